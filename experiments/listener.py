@@ -1,0 +1,35 @@
+"""Who may watch a run. A listener only listens: no number depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from experiments.plan import Pack
+from experiments.store import Result
+
+
+class Listener(Protocol):
+    """What a progress bar or a tracker is told."""
+
+    def on_start(self, pack: Pack) -> None:
+        """A pack begins. One that failed may never end: its parts begin instead."""
+
+    def on_step(self, done: int, total: int, loss: float) -> None:
+        """``done`` of ``total`` steps of the pack are taken; the mean loss of its lanes."""
+
+    def on_pack_end(self, results: Sequence[Result]) -> None:
+        """The results of a pack are on disk."""
+
+
+class Silent:
+    """Nobody watches."""
+
+    def on_start(self, pack: Pack) -> None:
+        """Say nothing."""
+
+    def on_step(self, done: int, total: int, loss: float) -> None:
+        """Say nothing."""
+
+    def on_pack_end(self, results: Sequence[Result]) -> None:
+        """Say nothing."""

@@ -1,0 +1,198 @@
+"""What is trained on the base: our LoKr, a head alone, all weights, and peft's LoRA and LoKr.
+
+``lokr`` and ``head`` carry a lane axis, so a pack of them is one model; the others train alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from experiments.tasks.base import Task
+from experiments.trial import ADAPTER_KNOBS, Trial
+from lokr import LaneNoise, LaneStack, LoKrConfig, LoKrModel
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A model ready to train.
+
+    Args:
+        model: takes lane-major batches.
+        stacked: whether its trainable tensors have a lane axis.
+        noise: the lanes' dropout masks, to be advanced once a step; None if nothing is dropped.
+        counts: parameters of one lane: ``adapter``, ``head``, ``trainable``, ``base``.
+    """
+
+    model: nn.Module
+    stacked: bool
+    noise: LaneNoise | None
+    counts: list[dict[str, int]]
+
+    @property
+    def trainable(self) -> list[nn.Parameter]:
+        """The parameters to train."""
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+
+def attach(trials: Sequence[Trial], task: Task) -> Adapted:
+    """The task's base with the method of ``trials``, one lane each.
+
+    Raises:
+        ValueError: the method has no lanes and there are several trials.
+    """
+    method = trials[0].method
+    if method not in ("lokr", "head") and len(trials) > 1:
+        raise ValueError(f"method {method!r} trains alone, got {len(trials)} lanes")
+    model = task.model()
+    base = _count(model.named_parameters(), lambda name: not _in_heads(name, task))
+    adapted, noise = _ATTACH[method](model, trials, task)
+    adapter = [_adapter_size(adapted, lane, trial) for lane, trial in enumerate(trials)]
+    head = _count(task.model().named_parameters(), lambda name: _in_heads(name, task))
+    trained_base = base if method == "full" else 0
+    counts = [
+        {"adapter": a, "head": head, "trainable": a + head + trained_base, "base": base}
+        for a in adapter
+    ]
+    return Adapted(adapted, method in ("lokr", "head"), noise, counts)
+
+
+def lokr_config(trial: Trial, heads: Sequence[str]) -> LoKrConfig:
+    """The adapter's config of a trial; the heads are trained in full and never adapted."""
+    names = "|".join(map(re.escape, heads))
+    knobs = {name: getattr(trial, name) for name in ADAPTER_KNOBS}
+    return LoKrConfig(**knobs, exclude_modules=rf"(.*\.)?({names})(\..*)?", task_type="SEQ_CLS")
+
+
+def seed_of(trial: Trial, purpose: str) -> int:
+    """A seed of the trial's own for each purpose: equal trials seeds, unrelated streams."""
+    digest = hashlib.sha256(f"{trial.seed}/{purpose}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def generator_of(trial: Trial, purpose: str) -> torch.Generator:
+    """A CPU generator for one purpose of one trial."""
+    return torch.Generator().manual_seed(seed_of(trial, purpose))
+
+
+@contextmanager
+def quiet_about_rank() -> Iterator[None]:
+    """A study says itself where a rank has no effect: the plan collapses such cells."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*the rank saves nothing.*")
+        yield
+
+
+def _attach_lokr(
+    model: nn.Module, trials: Sequence[Trial], task: Task
+) -> tuple[nn.Module, LaneNoise | None]:
+    generators = [generator_of(trial, "adapter") for trial in trials]
+    with quiet_about_rank():
+        configs = [lokr_config(trial, task.heads) for trial in trials]
+        adapted = LoKrModel(model, configs, generator=generators)
+    _stack_heads(model, trials, task)
+    if not any(trial.rank_dropout or trial.module_dropout for trial in trials):
+        return adapted, None
+    noise = LaneNoise([seed_of(trial, "dropout") for trial in trials])
+    adapted.set_noise(noise)
+    return adapted, noise
+
+
+def _attach_head(
+    model: nn.Module, trials: Sequence[Trial], task: Task
+) -> tuple[nn.Module, LaneNoise | None]:
+    model.requires_grad_(False)
+    _stack_heads(model, trials, task)
+    return model, None
+
+
+def _attach_full(
+    model: nn.Module, trials: Sequence[Trial], task: Task
+) -> tuple[nn.Module, LaneNoise | None]:
+    task.reset_heads(model, seed_of(trials[0], "head"))
+    return model, None
+
+
+def _attach_lora(
+    model: nn.Module, trials: Sequence[Trial], task: Task
+) -> tuple[nn.Module, LaneNoise | None]:
+    from peft import LoraConfig
+
+    (trial,) = trials
+    config = LoraConfig(r=trial.r, lora_alpha=trial.alpha, target_modules=_targets(trial))
+    return _attach_peft(model, trial, task, config), None
+
+
+def _attach_lokr_peft(
+    model: nn.Module, trials: Sequence[Trial], task: Task
+) -> tuple[nn.Module, LaneNoise | None]:
+    from peft import LoKrConfig as PeftLoKrConfig
+
+    (trial,) = trials
+    knobs = {name: getattr(trial, name) for name in ADAPTER_KNOBS}
+    config = PeftLoKrConfig(**{**knobs, "target_modules": _targets(trial)})
+    return _attach_peft(model, trial, task, config), None
+
+
+def _attach_peft(model: nn.Module, trial: Trial, task: Task, config: object) -> nn.Module:
+    """peft's adapter with the trial's own draws, and the head trained in full."""
+    from peft import get_peft_model
+
+    names = "|".join(map(re.escape, task.heads))
+    config.exclude_modules = rf"(.*\.)?({names})(\..*)?"  # type: ignore[attr-defined]
+    task.reset_heads(model, seed_of(trial, "head"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(trial, "adapter"))
+        adapted = get_peft_model(model, config)  # type: ignore[arg-type]
+    for head in task.heads:
+        model.get_submodule(head).requires_grad_(True)
+    return adapted
+
+
+def _stack_heads(model: nn.Module, trials: Sequence[Trial], task: Task) -> None:
+    """Replace each head by a stack of one head a lane, each drawn from its lane's seed."""
+    copies: dict[str, list[nn.Module]] = {head: [] for head in task.heads}
+    for trial in trials:
+        task.reset_heads(model, seed_of(trial, "head"))
+        for head in task.heads:
+            copies[head].append(copy.deepcopy(model.get_submodule(head)))
+    for head, modules in copies.items():
+        model.set_submodule(head, LaneStack(modules))
+
+
+def _targets(trial: Trial) -> str | list[str]:
+    targets = trial.target_modules
+    return targets if isinstance(targets, str) else list(targets)
+
+
+def _in_heads(name: str, task: Task) -> bool:
+    return any(name.startswith(f"{head}.") for head in task.heads)
+
+
+def _count(named: Iterator[tuple[str, nn.Parameter]], wanted: Callable[[str], bool]) -> int:
+    return sum(p.numel() for name, p in named if wanted(name))
+
+
+def _adapter_size(model: nn.Module, lane: int, trial: Trial) -> int:
+    """Adapter parameters of one lane, its padding not counted."""
+    if trial.method == "lokr":
+        layers = model.adapted_layers("default")  # type: ignore[operator]
+        return sum(layer.adapter("default").specs[lane].parameters for _, layer in layers)
+    return sum(p.numel() for n, p in model.named_parameters() if ".lora_" in n or ".lokr_" in n)
+
+
+_ATTACH: dict[str, Callable[..., tuple[nn.Module, LaneNoise | None]]] = {
+    "lokr": _attach_lokr,
+    "head": _attach_head,
+    "full": _attach_full,
+    "lora": _attach_lora,
+    "lokr-peft": _attach_lokr_peft,
+}

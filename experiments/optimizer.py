@@ -1,0 +1,112 @@
+"""AdamW for lanes: every lane has its own rate, decay and gradient norm.
+
+All trainable tensors live in one matrix, one row a lane, so a step is a dozen operations however
+many tensors there are, and a lane's norm is the norm of its row.
+
+Legend: L lanes; P trainable numbers of a lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class LaneParameters:
+    """Trainable tensors re-homed as views of one matrix (L, P).
+
+    Args:
+        parameters: with a leading lane axis if ``lanes`` > 1 or ``stacked``.
+        lanes: L.
+        stacked: whether the tensors have the lane axis (a plain model has none, and is one lane).
+
+    Raises:
+        ValueError: several lanes without a lane axis, or tensors of another dtype than fp32.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], lanes: int, stacked: bool) -> None:
+        if lanes > 1 and not stacked:
+            raise ValueError(f"lanes={lanes}: these parameters have no lane axis")
+        wrong = {p.dtype for p in parameters} - {torch.float32}
+        if wrong:
+            raise ValueError(
+                f"trainable parameters are trained in fp32, got {sorted(map(str, wrong))}"
+            )
+        sizes = [p.numel() // lanes for p in parameters]
+        device = parameters[0].device
+        self._tensors = list(parameters)
+        self.values = torch.empty(lanes, sum(sizes), device=device)
+        offsets = [0, *torch.tensor(sizes).cumsum(0).tolist()]
+        for parameter, start, end in zip(parameters, offsets, offsets[1:], strict=False):
+            rows = self.values[:, start:end]
+            rows.copy_(parameter.detach().reshape(lanes, -1))
+            parameter.data = rows.view(parameter.shape)
+
+    def take_gradients(self) -> Tensor:
+        """The gradients as a matrix (L, P), taken off the tensors; a tensor without one has zeros."""
+        lanes = len(self.values)
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._tensors]
+        for parameter in self._tensors:
+            parameter.grad = None
+        return torch.cat([gradient.reshape(lanes, -1) for gradient in found], dim=1)
+
+
+class LaneAdamW:
+    """AdamW (arXiv 1711.05101) as ``torch.optim.AdamW`` computes it, a row a lane.
+
+    Args:
+        parameters: what is trained.
+        learning_rates: peak rate of each lane.
+        weight_decays: decoupled decay of each lane.
+        clips: largest gradient norm of each lane.
+        betas, eps: as in torch.
+    """
+
+    def __init__(
+        self,
+        parameters: LaneParameters,
+        learning_rates: Sequence[float],
+        weight_decays: Sequence[float],
+        clips: Sequence[float],
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        self.parameters = parameters
+        device = parameters.values.device
+        self.rate, self.decay, self.clip = (
+            torch.tensor(numbers, dtype=torch.float32, device=device).unsqueeze(1)
+            for numbers in (learning_rates, weight_decays, clips)
+        )  # (L, 1)
+        self.betas = betas
+        self.eps = eps
+        self.first = torch.zeros_like(parameters.values)
+        self.second = torch.zeros_like(parameters.values)
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, share: float = 1.0) -> None:
+        """Clip each lane and update it at ``share`` of its peak rate; uses the gradients up."""
+        self.steps += 1
+        values, gradients = self.parameters.values, self.parameters.take_gradients()
+        beta1, beta2 = self.betas
+        norm = gradients.norm(dim=1, keepdim=True)
+        gradients.mul_((self.clip / (norm + 1e-6)).clamp(max=1.0))  # torch's clip_grad_norm_
+        rate = self.rate * share
+        values.mul_(1 - rate * self.decay)
+        self.first.lerp_(gradients, 1 - beta1)
+        self.second.mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
+        deviation = (self.second / (1 - beta2**self.steps)).sqrt_().add_(self.eps)
+        values.sub_((rate / (1 - beta1**self.steps)) * (self.first / deviation))
+
+
+def share_of_peak(step: int, steps: int, warmup: float) -> float:
+    """Rate of step 0, 1, … as a share of the peak: linear up over ``warmup``, then linear to 0.
+
+    The first step already moves (transformers' schedule spends it at 0).
+    """
+    rising = max(1, round(warmup * steps))
+    if step < rising:
+        return (step + 1) / rising
+    return (steps - step) / (steps - rising + 1)

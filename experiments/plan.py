@@ -1,0 +1,276 @@
+"""Which trials have to run, and which of them side by side.
+
+    [Trial] -> equal cells collapse -> finished ids drop out -> packs of up to L lanes
+
+Two trials are *equal* if they train the same function on the same data: a rank above the cap, a
+knob that no layer can show, a knob that the method does not read. The first one listed runs and
+stands for the others, whatever is finished, so that the choice is the same on every machine.
+
+All of it is arithmetic over shapes: no model is built and nothing is trained.
+
+Legend: a·b outputs and c·d inputs of a layer, w1 (a, c), w2 (b, d, *kernel);  r rank;  L lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Protocol
+
+from experiments.trial import ADAPTER_KNOBS, KNOBS_READ, Trial
+
+# Methods whose trainable tensors have a lane axis, and methods whose adapter is made of factors.
+LANED = ("lokr", "head")
+FACTORED = ("lokr", "lokr-peft")
+# What lanes of one pack may differ in.
+MAY_VARY = (
+    "r",
+    "alpha",
+    "init_weights",
+    "rank_dropout",
+    "module_dropout",
+    "learning_rate",
+    "weight_decay",
+    "seed",
+)
+# Knobs that reach a factored adapter only through which tensors it has and their scale.
+SHAPE_KNOBS = (
+    "r",
+    "alpha",
+    "decompose_factor",
+    "decompose_both",
+    "use_effective_conv2d",
+    "target_modules",
+)
+_DEFAULTS = {f.name: f.default for f in fields(Trial)}
+
+
+class Layer(Protocol):
+    """One adapted layer, as ``lokr.count`` describes it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    @property
+    def scale(self) -> float: ...
+
+    @property
+    def parameters(self) -> int: ...
+
+    @property
+    def structure(self) -> Hashable: ...
+
+
+LayersOf = Callable[[Trial], Sequence[Layer]]
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Trials that train side by side on one frozen base, one lane each.
+
+    Args:
+        trials: the lanes.
+        key: all that its trials have in common; equal keys may share a pack.
+        steps: optimizer steps of each lane.
+    """
+
+    trials: tuple[Trial, ...]
+    key: Hashable
+    steps: int
+
+    @property
+    def lanes(self) -> int:
+        return len(self.trials)
+
+    @property
+    def row_passes(self) -> int:
+        """Rows that go through the base, forward and backward."""
+        return self.lanes * self.steps * self.trials[0].batch_size
+
+    def split(self, parts: int) -> list[Pack]:
+        """The same trials in ``parts`` packs of nearly equal size."""
+        return [replace(self, trials=trials) for trials in _balanced(self.trials, parts)]
+
+
+@dataclass(frozen=True)
+class Collapsed:
+    """A trial that need not run, the equal one that stands for it, and why they are equal."""
+
+    trial: Trial
+    representative: Trial
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do."""
+
+    packs: tuple[Pack, ...]
+    collapsed: tuple[Collapsed, ...]
+    finished: tuple[Trial, ...]
+
+    @property
+    def remaining(self) -> tuple[Trial, ...]:
+        return tuple(trial for pack in self.packs for trial in pack.trials)
+
+    @property
+    def distinct(self) -> int:
+        """Number of trials that are not collapsed."""
+        return len(self.finished) + len(self.remaining)
+
+    @property
+    def steps(self) -> int:
+        return sum(pack.steps for pack in self.packs)
+
+    @property
+    def row_passes(self) -> int:
+        return sum(pack.row_passes for pack in self.packs)
+
+
+def plan(
+    trials: Sequence[Trial],
+    finished: Collection[str],
+    lanes: int,
+    *,
+    layers_of: LayersOf,
+    rows_of: Callable[[Trial], int],
+) -> Plan:
+    """Collapse equal trials, leave out finished ones, pack the rest.
+
+    Args:
+        trials: in the order of the study.
+        finished: ids whose result is on disk.
+        lanes: largest pack, >= 1.
+        layers_of: the adapted layers of a factored trial, from shapes alone.
+        rows_of: how many training rows a trial uses.
+
+    Raises:
+        ValueError: lanes < 1.
+    """
+    if lanes < 1:
+        raise ValueError(f"lanes={lanes!r}: expected an integer >= 1")
+    distinct, collapsed = _collapse(trials, layers_of)
+    remaining = [trial for trial in distinct if trial.id not in finished]
+    packs = _pack(remaining, lanes, layers_of, rows_of)
+    done = tuple(trial for trial in distinct if trial.id in finished)
+    return Plan(packs=tuple(packs), collapsed=tuple(collapsed), finished=done)
+
+
+def steps_of(trial: Trial, rows: int) -> int:
+    """Optimizer steps of a trial on ``rows`` training rows; the last batch may be short."""
+    return trial.epochs * -(-rows // trial.batch_size)
+
+
+def _collapse(trials: Sequence[Trial], layers_of: LayersOf) -> tuple[list[Trial], list[Collapsed]]:
+    first: dict[Hashable, Trial] = {}
+    collapsed: list[Collapsed] = []
+    for trial in dict.fromkeys(trials):
+        layers = _layers(trial, layers_of)
+        representative = first.setdefault(_signature(trial, layers), trial)
+        if representative != trial:
+            reason = _reason(trial, representative, layers)
+            collapsed.append(Collapsed(trial, representative, reason))
+    return list(first.values()), collapsed
+
+
+def _layers(trial: Trial, layers_of: LayersOf) -> Sequence[Layer]:
+    return layers_of(trial) if trial.method in FACTORED else ()
+
+
+def _signature(trial: Trial, layers: Sequence[Layer]) -> Hashable:
+    """Equal for two trials exactly if they are the same function with the same training."""
+    through_shapes = SHAPE_KNOBS if trial.method in FACTORED else ()
+    rest = _reset(trial, (*_unread(trial), *through_shapes))
+    return rest, tuple((x.name, tuple(x.shapes.items()), x.scale) for x in layers)
+
+
+def _reset(trial: Trial, knobs: Sequence[str]) -> Trial:
+    return replace(trial, **{knob: _DEFAULTS[knob] for knob in knobs})
+
+
+def _unread(trial: Trial) -> list[str]:
+    """Knobs that do nothing in this trial, whatever the layers are."""
+    unread = [knob for knob in ADAPTER_KNOBS if knob not in KNOBS_READ[trial.method]]
+    if trial.rank_dropout == 0 and "rank_dropout_scale" not in unread:
+        unread.append("rank_dropout_scale")
+    return unread
+
+
+def _reason(trial: Trial, representative: Trial, layers: Sequence[Layer]) -> str:
+    differ = [
+        f.name for f in fields(Trial) if getattr(trial, f.name) != getattr(representative, f.name)
+    ]
+    through_shapes = [k for k in differ if k in SHAPE_KNOBS and trial.method in FACTORED]
+    clauses = []
+    if through_shapes:
+        clauses.append(_same_factors(trial, representative, through_shapes, layers))
+    elif unread := [k for k in differ if k not in KNOBS_READ[trial.method]]:
+        clauses.append(f"{trial.method} does not read {', '.join(unread)}")
+    if trial.method in FACTORED and "rank_dropout_scale" in differ:
+        clauses.append("rank_dropout_scale has no mask to scale while rank_dropout is 0")
+    return "; ".join(clauses)
+
+
+def _same_factors(
+    trial: Trial, representative: Trial, knobs: Sequence[str], layers: Sequence[Layer]
+) -> str:
+    ours = ", ".join(f"{knob}={_spell(getattr(trial, knob))}" for knob in knobs)
+    theirs = ", ".join(f"{knob}={_spell(getattr(representative, knob))}" for knob in knobs)
+    both = trial.decompose_both or representative.decompose_both
+    why = {
+        "r": f"w2 is full in every layer from r={_cap(layers, 'lokr_w2')}" if "r" in knobs else "",
+        "alpha": "alpha/r is the same",
+        "decompose_factor": "every dimension splits alike",
+        "decompose_both": f"w1 is full in every layer at r={trial.r}",
+        "use_effective_conv2d": "no layer has a low-rank w2 over a kernel",
+        "target_modules": "the same layers are selected",
+    }
+    reasons = [why[knob] for knob in knobs]
+    if "r" in knobs and both:
+        reasons.insert(1, f"w1 from r={_cap(layers, 'lokr_w1')}")
+    return f"{ours} and {theirs} give the same factors: {', '.join(reasons)}"
+
+
+def _cap(layers: Sequence[Layer], factor: str) -> int:
+    """The smallest rank at which ``factor`` is full in every layer, see ``lokr.factors``."""
+    return max(-(-max(layer.shapes[factor][:2]) // 2) for layer in layers)
+
+
+def _spell(value: object) -> str:
+    if isinstance(value, tuple):
+        return "+".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _pack(
+    trials: Sequence[Trial],
+    lanes: int,
+    layers_of: LayersOf,
+    rows_of: Callable[[Trial], int],
+) -> list[Pack]:
+    groups: dict[Hashable, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(_key(trial, _layers(trial, layers_of)), []).append(trial)
+    packs: list[Pack] = []
+    for key, group in groups.items():
+        width = lanes if group[0].method in LANED else 1
+        # Ranks are padded to the largest of the pack: neighbors waste least.
+        group.sort(key=lambda trial: trial.r)
+        steps = steps_of(group[0], rows_of(group[0]))
+        packs += Pack(tuple(group), key, steps).split(-(-len(group) // width))
+    # The longest first, so that no device is left alone with a long one at the end.
+    return sorted(packs, key=lambda pack: -pack.row_passes)
+
+
+def _key(trial: Trial, layers: Sequence[Layer]) -> Hashable:
+    shared = _reset(trial, (*_unread(trial), *MAY_VARY))
+    return shared, tuple((layer.name, layer.structure) for layer in layers)
+
+
+def _balanced(trials: Sequence[Trial], parts: int) -> list[tuple[Trial, ...]]:
+    """Ten trials in two parts are 5 + 5, not 8 + 2."""
+    bounds = [len(trials) * i // parts for i in range(parts + 1)]
+    return [tuple(trials[i:j]) for i, j in zip(bounds, bounds[1:], strict=False)]
