@@ -45,7 +45,7 @@ class LaneParameters:
             parameter.data = rows.view(parameter.shape)
 
     def take_gradients(self) -> Tensor:
-        """The gradients as a matrix (L, P), taken off the tensors; a tensor without one has zeros."""
+        """The gradients as a matrix (L, P), taken off the tensors; zeros where there is none."""
         lanes = len(self.values)
         found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._tensors]
         for parameter in self._tensors:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
-from experiments.trial import ADAPTER_KNOBS, KNOBS_READ, Trial
+from experiments.trial import ADAPTER_KNOBS, KNOBS_READ, Trial, spell
 
 # Methods whose trainable tensors have a lane axis, and methods whose adapter is made of factors.
 LANED = ("lokr", "head")
@@ -182,9 +182,10 @@ def _layers(trial: Trial, layers_of: LayersOf) -> Sequence[Layer]:
 
 def _signature(trial: Trial, layers: Sequence[Layer]) -> Hashable:
     """Equal for two trials exactly if they are the same function with the same training."""
-    through_shapes = SHAPE_KNOBS if trial.method in FACTORED else ()
-    rest = _reset(trial, (*_unread(trial), *through_shapes))
-    return rest, tuple((x.name, tuple(x.shapes.items()), x.scale) for x in layers)
+    inert = [*_unread(trial), *(SHAPE_KNOBS if trial.method in FACTORED else ())]
+    if trial.rank_dropout == 0:
+        inert.append("rank_dropout_scale")
+    return _reset(trial, inert), tuple((x.name, tuple(x.shapes.items()), x.scale) for x in layers)
 
 
 def _reset(trial: Trial, knobs: Sequence[str]) -> Trial:
@@ -192,24 +193,21 @@ def _reset(trial: Trial, knobs: Sequence[str]) -> Trial:
 
 
 def _unread(trial: Trial) -> list[str]:
-    """Knobs that do nothing in this trial, whatever the layers are."""
-    unread = [knob for knob in ADAPTER_KNOBS if knob not in KNOBS_READ[trial.method]]
-    if trial.rank_dropout == 0 and "rank_dropout_scale" not in unread:
-        unread.append("rank_dropout_scale")
-    return unread
+    """Knobs that the trial's method does not read."""
+    return [knob for knob in ADAPTER_KNOBS if knob not in KNOBS_READ[trial.method]]
 
 
 def _reason(trial: Trial, representative: Trial, layers: Sequence[Layer]) -> str:
-    differ = [
-        f.name for f in fields(Trial) if getattr(trial, f.name) != getattr(representative, f.name)
-    ]
-    through_shapes = [k for k in differ if k in SHAPE_KNOBS and trial.method in FACTORED]
+    """Why the two are equal, naming every knob in which they differ."""
+    names = [f.name for f in fields(Trial)]
+    differ = [n for n in names if getattr(trial, n) != getattr(representative, n)]
     clauses = []
-    if through_shapes:
-        clauses.append(_same_factors(trial, representative, through_shapes, layers))
-    elif unread := [k for k in differ if k not in KNOBS_READ[trial.method]]:
+    if unread := [knob for knob in differ if knob in _unread(trial)]:
         clauses.append(f"{trial.method} does not read {', '.join(unread)}")
-    if trial.method in FACTORED and "rank_dropout_scale" in differ:
+    read = [knob for knob in differ if knob not in unread]
+    if shaping := [knob for knob in read if knob in SHAPE_KNOBS]:
+        clauses.append(_same_factors(trial, representative, shaping, layers))
+    if "rank_dropout_scale" in read:
         clauses.append("rank_dropout_scale has no mask to scale while rank_dropout is 0")
     return "; ".join(clauses)
 
@@ -217,32 +215,27 @@ def _reason(trial: Trial, representative: Trial, layers: Sequence[Layer]) -> str
 def _same_factors(
     trial: Trial, representative: Trial, knobs: Sequence[str], layers: Sequence[Layer]
 ) -> str:
-    ours = ", ".join(f"{knob}={_spell(getattr(trial, knob))}" for knob in knobs)
-    theirs = ", ".join(f"{knob}={_spell(getattr(representative, knob))}" for knob in knobs)
-    both = trial.decompose_both or representative.decompose_both
     why = {
-        "r": f"w2 is full in every layer from r={_cap(layers, 'lokr_w2')}" if "r" in knobs else "",
         "alpha": "alpha/r is the same",
         "decompose_factor": "every dimension splits alike",
         "decompose_both": f"w1 is full in every layer at r={trial.r}",
         "use_effective_conv2d": "no layer has a low-rank w2 over a kernel",
         "target_modules": "the same layers are selected",
     }
-    reasons = [why[knob] for knob in knobs]
-    if "r" in knobs and both:
-        reasons.insert(1, f"w1 from r={_cap(layers, 'lokr_w1')}")
-    return f"{ours} and {theirs} give the same factors: {', '.join(reasons)}"
+    if "r" in knobs:
+        why["r"] = f"w2 is full in every layer from r={_cap(layers, 'lokr_w2')}"
+        if trial.decompose_both or representative.decompose_both:
+            why["r"] += f" and w1 from r={_cap(layers, 'lokr_w1')}"
+    ours, theirs = (
+        ", ".join(f"{knob}={spell(getattr(t, knob))}" for knob in knobs)
+        for t in (trial, representative)
+    )
+    return f"{ours} and {theirs} give the same factors: {', '.join(why[knob] for knob in knobs)}"
 
 
 def _cap(layers: Sequence[Layer], factor: str) -> int:
     """The smallest rank at which ``factor`` is full in every layer, see ``lokr.factors``."""
     return max(-(-max(layer.shapes[factor][:2]) // 2) for layer in layers)
-
-
-def _spell(value: object) -> str:
-    if isinstance(value, tuple):
-        return "+".join(value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _pack(

@@ -136,6 +136,13 @@ class Trial:
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
+def spell(value: object) -> str:
+    """A field's value for people: 0.001 for 1e-3, query+value for a tuple of names."""
+    if isinstance(value, tuple):
+        return "+".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 

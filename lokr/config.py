@@ -12,7 +12,7 @@ import functools
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -44,7 +44,7 @@ def _explain_unknown_fields(cls: type) -> type:
     @functools.wraps(generated)
     def __init__(self: Any, **kwargs: Any) -> None:  # noqa: N807
         _accept_lora_alpha(kwargs)
-        names = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        names = [f.name for f in dataclasses.fields(cls)]
         for name in kwargs:
             if name not in names:
                 close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
@@ -54,7 +54,7 @@ def _explain_unknown_fields(cls: type) -> type:
                 )
         generated(self, **kwargs)
 
-    cls.__init__ = __init__  # type: ignore[misc]
+    cls.__init__ = __init__  # type: ignore[misc,unused-ignore]
     return cls
 
 
@@ -72,7 +72,7 @@ def _accept_lora_alpha(kwargs: dict[str, Any]) -> None:
     warnings.warn(
         f"lora_alpha={lora_alpha!r} is read as alpha={lora_alpha!r}; LoKr calls this field alpha",
         UserWarning,
-        stacklevel=4,
+        stacklevel=3,  # whoever builds the config
     )
 
 
@@ -149,10 +149,14 @@ class LoKrConfig:
         """Sequences become tuples (sets sorted), missing patterns empty, enums plain strings."""
         for name in ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern"):
             _set(self, name, _as_names(name, getattr(self, name)))
-        if not isinstance(self.layers_to_transform, int | None):
-            _set(self, "layers_to_transform", tuple(self.layers_to_transform))
+        layers: Any = self.layers_to_transform
+        if isinstance(layers, Iterable) and not isinstance(layers, str):
+            _set(self, "layers_to_transform", tuple(layers))
         for name in ("rank_pattern", "alpha_pattern"):
-            _set(self, name, dict(getattr(self, name) or {}))
+            value = getattr(self, name)
+            ok = value is None or isinstance(value, Mapping)
+            _require(ok, name, value, "a mapping from layer names to numbers")
+            _set(self, name, dict(value or {}))
         for name in ("task_type", "peft_type"):
             value = getattr(self, name)
             _set(self, name, getattr(value, "value", value))
@@ -224,11 +228,12 @@ class LoKrConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> LoKrConfig:
         """Build from an ``adapter_config.json``.
 
-        A field of a newer PEFT is passed over while it is empty (None, False, 0 or no entries),
-        since it then asks for nothing; with a value it is refused as unknown.
+        An empty list or string is read as unset, as PEFT takes it. A field of a newer PEFT is
+        passed over while it is empty (None, False, 0 or no entries), since it then asks for
+        nothing; with a value it is refused as unknown.
         """
         known = {f.name for f in dataclasses.fields(cls)} | {"lora_alpha"}
-        return cls(**{k: v for k, v in values.items() if k in known or v})
+        return cls(**{k: v for k, v in values.items() if v or (k in known and v not in ([], ""))})
 
 
 def _set(config: LoKrConfig, name: str, value: object) -> None:
@@ -238,10 +243,10 @@ def _set(config: LoKrConfig, name: str, value: object) -> None:
 def _as_names(name: str, value: Any) -> tuple[str, ...] | str | None:
     if value is None or (isinstance(value, str) and name != "modules_to_save"):
         return value
-    names = sorted(value) if isinstance(value, set | frozenset) else value
-    ok = not isinstance(value, str) and all(isinstance(n, str) for n in names)
+    names = value if isinstance(value, Iterable) and not isinstance(value, str) else (None,)
+    ok = all(isinstance(n, str) for n in names)
     _require(ok, name, value, "a list of module names")
-    return tuple(names)
+    return tuple(sorted(names) if isinstance(names, set | frozenset) else names)
 
 
 def _is_int(value: object) -> bool:

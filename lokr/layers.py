@@ -84,7 +84,7 @@ class Adapter(nn.Module):
             self.register_buffer(name, tensor, persistent=False)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Adapter:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._place_constants()
         return self
 
@@ -121,7 +121,7 @@ class Adapter(nn.Module):
 
     def factors(self) -> product.Factors:
         """The tensors as :mod:`lokr.product` takes them; w1 carries the scale."""
-        t = dict(self.named_parameters())
+        t: dict[str, Tensor] = dict(self.named_parameters())
         w1 = t["lokr_w1"] if "lokr_w1" in t else t["lokr_w1_a"] @ t["lokr_w1_b"]
         scale = self.specs[0].scale if self.lanes == 1 else self.scale.view(-1, 1, 1)
         w2_b = t.get("lokr_w2_b")
@@ -259,7 +259,7 @@ class LoKrLayer(nn.Module):
             return result
         for name in self.active_adapters:
             if name in self.adapters:
-                adapter = self.adapters[name]
+                adapter = self.adapter(name)
                 delta = self.product(x, adapter.factors())
                 delta = adapter.drop(delta, self.channel_axis)
                 result = result + delta.to(result.dtype)
@@ -292,13 +292,13 @@ class LoKrLayer(nn.Module):
             raise ValueError(f"merging {', '.join(names)} would give weights that are not finite")
         if self._unmerged_weight is None:
             self._unmerged_weight = weight.data
-        self.base_layer.weight.data = merged.to(weight.dtype)  # type: ignore[union-attr]
+        self.base_layer.weight.data = merged.to(weight.dtype)
         self.merged_adapters.extend(names)
 
     def unmerge(self) -> None:
         """Restore the frozen weight exactly; nothing to do if nothing is merged."""
         if self._unmerged_weight is not None:
-            self.base_layer.weight.data = self._unmerged_weight.to(self.weight.device)  # type: ignore[union-attr]
+            self.base_layer.weight.data = self._unmerged_weight.to(self.weight.device)
         self._unmerged_weight = None
         self.merged_adapters.clear()
 

@@ -42,7 +42,8 @@ class Factors(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> Factors:
         """Every tensor in ``dtype``."""
-        return Factors(*(None if t is None else t.to(dtype) for t in self))
+        others = (None if t is None else t.to(dtype) for t in self[1:])
+        return Factors(self.w1.to(dtype), *others)
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,7 @@ ARCHITECTURE_TARGETS: dict[str, tuple[str, ...] | str] = {
     "rwkv7": ("r_proj", "k_proj", "v_proj", "o_proj", "key", "value"),
     "stablelm": ("q_proj", "v_proj"),
     "t5": ("q", "v"),
-    "vit": ("query", "value"),
+    "vit": ("query", "value", "q_proj", "v_proj"),  # before and since transformers 5
     "xlm-roberta": ("query", "value"),
 }
 # Names under which classifiers keep their head; "all-linear" leaves it alone (PEFT's list).
@@ -77,7 +77,7 @@ class Target:
     @property
     def frozen(self) -> nn.Module:
         """The frozen layer itself, under an adapter of another name too."""
-        return self.layer.base_layer if isinstance(self.layer, LoKrLayer) else self.layer  # type: ignore[return-value]
+        return self.layer.base_layer if isinstance(self.layer, LoKrLayer) else self.layer
 
     @property
     def wrapper(self) -> type[LoKrLayer]:

@@ -1,0 +1,73 @@
+# LoKr Bench. `make` lists what there is to do.
+#
+# Every target builds its own environment in .venv first, once.
+#   STUDY=quickstart   the study to run, list or summarize (see `make list`)
+#   DEVICE=auto        auto, cpu or cuda
+#   LANES=             trials side by side on one base; empty: chosen for the device
+#   DATA=              folder of GLUE parquet, <DATA>/<task>/*.parquet; empty: the hub
+#   ARGS=              anything else for `python -m experiments run`, such as ARGS="--limit 8"
+#   PYTHON=python3     the interpreter that makes .venv (3.11 or newer)
+#   PIP_ARGS=          for pip; a CPU-only Linux machine saves gigabytes with PyTorch's CPU index:
+#                      PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple"
+
+STUDY ?= quickstart
+DEVICE ?= auto
+LANES ?=
+DATA ?=
+ARGS ?=
+PYTHON ?= python3
+PIP_ARGS ?=
+
+BIN := .venv/bin
+SETUP := .venv/.ready
+TEST_SETUP := .venv/.ready-test
+RUN_FLAGS := --device $(DEVICE) $(if $(LANES),--lanes $(LANES)) $(if $(DATA),--data $(DATA)) $(ARGS)
+PYTEST_WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sweep list status summary test lint format clean
+
+help:  ## this list
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+setup: $(SETUP)  ## make the environment in .venv
+
+sweep: $(SETUP)  ## run a study (STUDY=quickstart) and show its table and figure; again: only what is left
+	$(BIN)/python -m experiments run $(STUDY) $(RUN_FLAGS)
+	$(BIN)/python -m analysis summary $(STUDY)
+
+list: $(SETUP)  ## the studies; with STUDY=name: its cells, trials and estimated work
+	$(BIN)/python -m experiments list $(if $(filter command line environment,$(origin STUDY)),$(STUDY))
+
+status: $(SETUP)  ## what is finished and what is left of STUDY
+	$(BIN)/python -m experiments status $(STUDY)
+
+summary: $(SETUP)  ## table and figure of STUDY's results
+	$(BIN)/python -m analysis summary $(STUDY)
+
+test: $(TEST_SETUP)  ## the tests, against the real peft and lycoris
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)
+
+lint: $(TEST_SETUP)  ## ruff, and mypy --strict on lokr
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(TEST_SETUP)  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the environment and caches; results stay
+	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# torch comes first and by itself, so that pip takes the pinned build and asks for no other.
+$(SETUP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e ".[bench]"
+	@touch $@
+
+$(TEST_SETUP): $(SETUP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e ".[bench,test]"
+	@touch $@

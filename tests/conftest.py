@@ -1,0 +1,15 @@
+"""What every test stands on: no network, one thread, reproducible examples."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["LYCORIS_KERNEL_BACKEND"] = "torch"  # the plain formula: an oracle, not a kernel
+
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, database=None, max_examples=50, print_blob=True
+)
+settings.load_profile("tests")
