@@ -149,7 +149,9 @@ def _attach_peft(model: nn.Module, trial: Trial, task: Task, config: object) -> 
     names = "|".join(map(re.escape, task.heads))
     config.exclude_modules = rf"(.*\.)?({names})(\..*)?"  # type: ignore[attr-defined]
     task.reset_heads(model, seed_of(trial, "head"))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # peft asks transformers by a name that transformers has since deprecated.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         torch.manual_seed(seed_of(trial, "adapter"))
         adapted = get_peft_model(model, config)  # type: ignore[arg-type]
     for head in task.heads:

@@ -32,7 +32,6 @@ import json
 import logging
 import math
 import os
-import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -49,9 +48,19 @@ SCHEMA = 1
 # Training a diverged trial again gives the same numbers. A crash may have been a bug since fixed,
 # and what did not fit here may fit on the next machine: those run again.
 FINISHED: tuple[Status, ...] = ("ok", "diverged")
-_KEYS = (
-    "schema id study trial status message metrics history parameters cost provenance"
-).split()
+_KEYS = [
+    "schema",
+    "id",
+    "study",
+    "trial",
+    "status",
+    "message",
+    "metrics",
+    "history",
+    "parameters",
+    "cost",
+    "provenance",
+]
 _TEMPORARY = ".{name}.*.tmp"
 _ABANDONED_AFTER = 600.0  # seconds; a live write takes milliseconds
 _PROBE = b"\0" * 65536  # more than any result file

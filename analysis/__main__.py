@@ -1,0 +1,39 @@
+"""``python -m analysis``: results to tables and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="Turn result files into tables and figures. Nothing is trained.",
+)
+Results = Annotated[Path, typer.Option(help="The folder that holds results/<study>/<id>.json.")]
+
+
+@app.callback()
+def main() -> None:
+    """Turn result files into tables and figures. Nothing is trained."""
+
+
+@app.command()
+def summary(
+    study: Annotated[str, typer.Argument(help="Name of the study, a folder under RESULTS.")],
+    results: Results = Path("results"),
+) -> None:
+    """Print a study's cells, best first, and draw score against parameters."""
+    from analysis.summary import summarize
+
+    try:
+        summarize(results / study)
+    except FileNotFoundError as error:
+        typer.secho(str(error), err=True, fg="red")
+        raise typer.Exit(1) from None
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""One file a figure; each takes a frame and gives a matplotlib figure."""

@@ -1,0 +1,61 @@
+"""Honest selection: the rate is chosen on one half of the dev set, the score read off the other."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+
+def select_rates(frame: pd.DataFrame) -> pd.DataFrame:
+    """For each cell, the trials (one a seed) at the rate with the best mean selection score.
+
+    A rate at which a seed failed or diverged competes with the scores it has only if no rate of
+    the cell is whole. Ties go to the smaller rate.
+    """
+    whole = frame.assign(failed=(frame["status"] != "ok") | frame["selection_score"].isna())
+    chosen = [_best_rate(cell) for _, cell in whole.groupby("cell", sort=False)]
+    return pd.concat(chosen).drop(columns="failed")
+
+
+def cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell, best first.
+
+    Returns:
+        ``cell``, ``method``, ``adapter`` and ``trainable`` (parameters), ``rate`` (the selected
+        one), ``seeds``, ``score`` and ``spread`` (mean and standard deviation over seeds on the
+        report half), ``full_dev_best`` (the papers' protocol), ``seconds`` (mean of a trial),
+        ``failed`` (trials of the cell, at any rate, that did not end ``ok``).
+    """
+    rows = []
+    for name, group in select_rates(frame).groupby("cell", sort=False):
+        everything = frame[frame["cell"] == name]
+        rows.append(
+            {
+                "cell": name,
+                "method": group["trial.method"].iloc[0],
+                "adapter": group["parameters.adapter"].iloc[0],
+                "trainable": group["parameters.trainable"].iloc[0],
+                "rate": group["trial.learning_rate"].iloc[0],
+                "seeds": len(group),
+                "score": group["score"].mean(),
+                "spread": group["score"].std(ddof=1),
+                "full_dev_best": _papers_protocol(everything),
+                "seconds": everything["seconds"].mean(),
+                "failed": int((everything["status"] != "ok").sum()),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("score", ascending=False, ignore_index=True)
+
+
+def _best_rate(cell: pd.DataFrame) -> pd.DataFrame:
+    rates = cell.groupby("trial.learning_rate").agg(
+        failed=("failed", "sum"), score=("selection_score", "mean")
+    )
+    ranked = rates.reset_index().sort_values(
+        ["failed", "score", "trial.learning_rate"], ascending=[True, False, True]
+    )
+    return cell[cell["trial.learning_rate"] == ranked["trial.learning_rate"].iloc[0]]
+
+
+def _papers_protocol(cell: pd.DataFrame) -> float:
+    """Best epoch and best rate, both on the full dev set that is reported; mean over seeds."""
+    return float(cell.groupby("trial.learning_rate")["full_dev_best"].mean().max())
