@@ -32,8 +32,8 @@ import json
 import logging
 import math
 import os
-import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -61,9 +61,9 @@ _KEYS = [
     "cost",
     "provenance",
 ]
-_TEMPORARY = ".{name}.*.tmp"
+_TEMPORARY = ".{name}.{unique}.tmp"
 _ABANDONED_AFTER = 600.0  # seconds; a live write takes milliseconds
-_PROBE = b"\0" * 65536  # more than any result file
+_PROBE = b"\0" * 65536  # the room of a result or two
 _log = logging.getLogger(__name__)
 
 
@@ -206,7 +206,7 @@ class Store:
     def _read_all(self, study: str) -> Iterator[tuple[Path, Result | ValueError]]:
         folder = self.folder(study)
         try:
-            for path in sorted(folder.glob("[!.]*.json")):
+            for path in sorted(folder.glob("*.json")):
                 yield path, _read(path, study)
         except OSError as error:
             raise _store_error("read", folder, error) from error
@@ -226,32 +226,22 @@ def _read(path: Path, study: str) -> Result | ValueError:
 
 
 def _write_then_rename(path: Path, content: bytes) -> None:
-    prefix, suffix = _TEMPORARY.format(name=path.name).split("*")
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=suffix)
+    temporary = path.with_name(_TEMPORARY.format(name=path.name, unique=uuid.uuid4().hex))
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes the file private; results are for whoever may read the folder.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
         with suppress(OSError):
-            os.unlink(temporary)
+            temporary.unlink()
         raise
-
-
-def _umask() -> int:
-    """The process's mask, which can only be read by setting it."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _remove_abandoned(folder: Path) -> None:
     """Remove temporary files of killed runs, but none that another run may be writing now."""
-    for path in folder.glob(_TEMPORARY.format(name="*")):
+    for path in folder.glob(_TEMPORARY.format(name="*", unique="*")):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > _ABANDONED_AFTER:
                 path.unlink()
