@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Status = Literal["ok", "diverged", "out_of_memory", "error"]
-STATUSES: tuple[str, ...] = ("ok", "diverged", "out_of_memory", "error")
+STATUSES: tuple[Status, ...] = ("ok", "diverged", "out_of_memory", "error")
 
 
 @dataclass(frozen=True, kw_only=True)

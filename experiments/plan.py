@@ -13,9 +13,10 @@ Legend: a·b outputs and c·d inputs of a layer, w1 (a, c), w2 (b, d, *kernel); 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from experiments.trial import ADAPTER_KNOBS, KNOBS_READ, Trial, spell
 
@@ -42,7 +43,7 @@ SHAPE_KNOBS = (
     "use_effective_conv2d",
     "target_modules",
 )
-_DEFAULTS = {f.name: f.default for f in fields(Trial)}
+_DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Trial)}
 
 
 class Layer(Protocol):
@@ -117,11 +118,6 @@ class Plan:
         return tuple(trial for pack in self.packs for trial in pack.trials)
 
     @property
-    def distinct(self) -> int:
-        """Number of trials that are not collapsed."""
-        return len(self.finished) + len(self.remaining)
-
-    @property
     def steps(self) -> int:
         return sum(pack.steps for pack in self.packs)
 
@@ -152,11 +148,11 @@ def plan(
     """
     if lanes < 1:
         raise ValueError(f"lanes={lanes!r}: expected an integer >= 1")
-    distinct, collapsed = _collapse(trials, layers_of)
+    distinct, collapsed = collapse(trials, layers_of)
     remaining = [trial for trial in distinct if trial.id not in finished]
     packs = _pack(remaining, lanes, layers_of, rows_of)
     done = tuple(trial for trial in distinct if trial.id in finished)
-    return Plan(packs=tuple(packs), collapsed=tuple(collapsed), finished=done)
+    return Plan(packs=tuple(packs), collapsed=collapsed, finished=done)
 
 
 def steps_of(trial: Trial, rows: int) -> int:
@@ -164,7 +160,10 @@ def steps_of(trial: Trial, rows: int) -> int:
     return trial.epochs * -(-rows // trial.batch_size)
 
 
-def _collapse(trials: Sequence[Trial], layers_of: LayersOf) -> tuple[list[Trial], list[Collapsed]]:
+def collapse(
+    trials: Sequence[Trial], layers_of: LayersOf
+) -> tuple[tuple[Trial, ...], tuple[Collapsed, ...]]:
+    """The trials that stand for themselves, and those that equal one of them."""
     first: dict[Hashable, Trial] = {}
     collapsed: list[Collapsed] = []
     for trial in dict.fromkeys(trials):
@@ -173,7 +172,7 @@ def _collapse(trials: Sequence[Trial], layers_of: LayersOf) -> tuple[list[Trial]
         if representative != trial:
             reason = _reason(trial, representative, layers)
             collapsed.append(Collapsed(trial, representative, reason))
-    return list(first.values()), collapsed
+    return tuple(first.values()), tuple(collapsed)
 
 
 def _layers(trial: Trial, layers_of: LayersOf) -> Sequence[Layer]:
@@ -266,4 +265,4 @@ def _key(trial: Trial, layers: Sequence[Layer]) -> Hashable:
 def _balanced(trials: Sequence[Trial], parts: int) -> list[tuple[Trial, ...]]:
     """Ten trials in two parts are 5 + 5, not 8 + 2."""
     bounds = [len(trials) * i // parts for i in range(parts + 1)]
-    return [tuple(trials[i:j]) for i, j in zip(bounds, bounds[1:], strict=False)]
+    return [tuple(trials[i:j]) for i, j in itertools.pairwise(bounds)]

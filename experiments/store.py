@@ -13,7 +13,7 @@ The schema, version 1; what is missing is ``null``, and so is NaN or an infinity
     message      why it is not ok, else null
     metrics      null if no epoch was scored, else
                    primary              name of the metric; higher is better
-                   score                on the report half, at the epoch chosen on the selection half
+                   score                on the report half, at the epoch chosen on the other half
                    selection_score      on the selection half, at that epoch
                    selected_epoch       that epoch
                    full_dev_best        best epoch on the full dev set (the papers' protocol)

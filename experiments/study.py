@@ -72,7 +72,7 @@ class Study:
         Fields that the method does not read are left out; several trials share one method.
         """
         method = trials[0].method
-        words = [method]
+        words: list[str] = [method]
         for field in self.scientific:
             if field == "method" or (field in ADAPTER_KNOBS and field not in KNOBS_READ[method]):
                 continue

@@ -182,9 +182,7 @@ def _check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) 
 def _full_conv1d(model: LoKrModel, name: str) -> list[str]:
     """Layers on which PEFT (to 0.21.2 at least) computes something else from the same factors."""
     specs = [(path, layer.adapter(name).specs[0]) for path, layer in model.adapted_layers(name)]
-    return [
-        path for path, s in specs if len(s.kernel) == 1 and not s.w2_low_rank and s.kernel != (1,)
-    ]
+    return [path for path, s in specs if len(s.kernel) == 1 and not s.w2_low_rank]
 
 
 def _refuse_foreign_conv1d(model: LoKrModel, name: str) -> None:

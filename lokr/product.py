@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import lcm
+from math import lcm, prod
 from typing import NamedTuple
 
 import torch
@@ -133,7 +133,7 @@ def conv(x: Tensor, factors: Factors, settings: ConvSettings) -> Tensor:
 def _mix_channels(h: Tensor, w1: Tensor) -> Tensor:
     """w1 over the c axis of (L·N·c, q, *S): (L·N·a, q, *S)."""
     lanes, _, c = w1.shape
-    columns = h.reshape(lanes, -1, c, h[0].numel())  # (L, N, c, q·S)
+    columns = h.reshape(lanes, -1, c, prod(h.shape[1:]))  # (L, N, c, q·S)
     mixed = w1.unsqueeze(1) @ columns  # (L, N, a, q·S)
     return mixed.reshape(-1, *h.shape[1:])
 
@@ -141,7 +141,7 @@ def _mix_channels(h: Tensor, w1: Tensor) -> Tensor:
 def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
     """A 1x1 convolution: (L·M, q, *S) by (L, p, q) -> (L·M, p, *S)."""
     lanes = weight.shape[0]
-    y = weight.unsqueeze(1) @ x.reshape(lanes, -1, x.shape[1], x[0, 0].numel())
+    y = weight.unsqueeze(1) @ x.reshape(lanes, -1, x.shape[1], prod(x.shape[2:]))
     return y.reshape(-1, weight.shape[1], *x.shape[2:])
 
 
@@ -178,7 +178,7 @@ def _grouped_conv(x: Tensor, f: Factors, settings: ConvSettings) -> Tensor:
     chunk = torch.arange(chunks, device=x.device)
     row = chunk // (chunks // a)
     group = chunk // (chunks // settings.groups)
-    by_group = x.reshape(lanes, -1, settings.groups, c, x[0, : c * d].numel() // c)
+    by_group = x.reshape(lanes, -1, settings.groups, c, d * prod(x.shape[2:]))
     u = torch.einsum("ljc,lnjcs->lnjs", f.w1[:, row], by_group[:, :, group])
     u = u.reshape(lanes, -1, chunks * d, *x.shape[2:])  # (L, N, chunks·d, *S)
     u = u.transpose(0, 1).flatten(1, 2)  # (N, L·chunks·d, *S)

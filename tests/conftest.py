@@ -10,6 +10,6 @@ from hypothesis import settings
 
 torch.set_num_threads(1)
 settings.register_profile(
-    "tests", deadline=None, derandomize=True, database=None, max_examples=50, print_blob=True
+    "tests", deadline=None, derandomize=True, database=None, max_examples=100, print_blob=True
 )
 settings.load_profile("tests")

@@ -30,7 +30,7 @@ def load(name: str) -> Study:
     known = names()
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f"; did you mean {close[0]!r}?" if close else "."
         raise BenchError(f"unknown study {name!r}{hint} Known: {', '.join(known)}")
     module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
     study: Study = module.study()

@@ -32,7 +32,9 @@ def study() -> Study:
             learning_rate=RATES,
             seed=SEEDS,
         )
-    trials += grid({**SHARED, "method": "lora", "r": 8, "alpha": 8}, learning_rate=(3e-3,), seed=SEEDS)
+    trials += grid(
+        {**SHARED, "method": "lora", "r": 8, "alpha": 8}, learning_rate=(3e-3,), seed=SEEDS
+    )
     trials += grid({**SHARED, "method": "head"}, learning_rate=(1e-2,), seed=SEEDS)
     trials += grid({**SHARED, "method": "full"}, learning_rate=(1e-4,), seed=SEEDS)
     return Study(

@@ -1,0 +1,294 @@
+"""The command line: ``python -m experiments run|list|status|show``.
+
+torch and transformers are imported by the commands that need them, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from experiments import display, studies
+from experiments.errors import BenchError
+from experiments.overrides import override
+from experiments.plan import Plan, collapse, plan
+from experiments.progress import watch
+from experiments.store import Result, Store
+from experiments.study import Study
+
+INTERRUPTED = 130  # what a shell expects of a process that Ctrl-C ended
+
+
+class Device(StrEnum):
+    """Where to train."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+# Lanes of a pack unless --lanes says otherwise.
+LANES = {Device.CPU: 8, Device.CUDA: 16}
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Train the trials of a study and keep one result file for each.
+
+A *study* is a list of *trials*. Trials that differ only in numbers train side by side in a *pack*,
+as its *lanes*. Trials that are the same function train once. What is finished never runs again.
+
+Start with `list`, then `list quickstart`, then `run quickstart`.""",
+)
+
+StudyName = Annotated[str, typer.Argument(help="Name of a study; `list` shows them.")]
+Results = Annotated[Path, typer.Option(help="Folder of the results: RESULTS/STUDY/ID.json.")]
+DeviceName = Annotated[Device, typer.Option(help="`auto` is the GPU if there is one.")]
+Lanes = Annotated[
+    int | None,
+    typer.Option(min=1, help="Largest pack.", show_default="8 on a CPU, 16 on a GPU"),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        file_okay=False,
+        help="Folder of GLUE parquet, `DATA/TASK/{train,validation}-00000-of-00001.parquet`.",
+        show_default="the hub",
+    ),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Set a field in every trial, such as `precision=bf16` or `target_modules=query,key`; "
+        "may be repeated. Other numbers are other trials: they get their own results.",
+    ),
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first LIMIT trials of the study.")]
+
+
+_err = Console(stderr=True)
+
+
+@app.callback()
+def _main() -> None:
+    """Send warnings to the stream of the progress bar, which steps aside for them."""
+    handler = RichHandler(console=_err, show_time=False, show_path=False, rich_tracebacks=True)
+    logging.getLogger("experiments").handlers = [handler]
+
+
+@app.command()
+def run(
+    study: StudyName,
+    results: Results = Path("results"),
+    device: DeviceName = Device.AUTO,
+    lanes: Lanes = None,
+    data: Data = None,
+    sets: Sets = None,
+    limit: Limit = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
+) -> None:
+    """Train what is left of a study.
+
+    Finished trials are left alone, so that running again goes on where the last run stopped,
+    however it stopped. Trials that failed run again.
+
+    Exit status: 0 if no trial failed, 1 if one did or nothing could run, 130 after Ctrl-C.
+    """
+    with _explained():
+        chosen = _choose(study, sets, limit)
+        store = Store(results)
+        if not dry_run:
+            store.prepare(chosen.name)
+        place = _place(device)
+        out = Console()
+        if dry_run:
+            _show_plan(out, chosen, store, lanes or LANES[place], data)
+            return
+        planned = _plan(chosen, store, lanes or LANES[place], data)
+        if planned.packs:
+            raise typer.Exit(_train(out, chosen, store, planned, place, data))
+        out.print(
+            f"Nothing to run: all {len(planned.finished)} trials of {chosen.name} are finished.\n"
+            f"Results: {store.folder(chosen.name)}",
+            highlight=False,
+        )
+
+
+@app.command("list")
+def list_(
+    study: Annotated[
+        str | None, typer.Argument(help="Name of a study; without: all of them.")
+    ] = None,
+    results: Results = Path("results"),
+    lanes: Lanes = None,
+    device: DeviceName = Device.AUTO,
+    data: Data = None,
+    sets: Sets = None,
+    limit: Limit = None,
+) -> None:
+    """Show the studies, or what one study would run.
+
+    For one study: its cells with their trainable parameters, the cells that collapse and why, and
+    the work that is left. Nothing is trained or written.
+    """
+    with _explained():
+        out = Console()
+        if study is None:
+            display.show_studies(out, map(studies.load, studies.names()))
+            return
+        chosen = _choose(study, sets, limit)
+        _show_plan(out, chosen, Store(results), lanes or LANES[_place(device)], data)
+
+
+@app.command()
+def status(
+    study: StudyName,
+    results: Results = Path("results"),
+    sets: Sets = None,
+    limit: Limit = None,
+) -> None:
+    """Show what of a study is done, diverged, failed and left."""
+    with _explained():
+        chosen = _choose(study, sets, limit)
+        store = Store(results)
+        _show_status(Console(), chosen, store)
+
+
+@app.command()
+def show(
+    prefix: Annotated[str, typer.Argument(metavar="ID", help="Id of a result, or how it begins.")],
+    results: Results = Path("results"),
+) -> None:
+    """Show one result in full."""
+    with _explained():
+        display.show_result(Console(), _only(Store(results).find(prefix), prefix, results))
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """One line instead of a traceback for what the user can mend; 130 for Ctrl-C."""
+    try:
+        yield
+    except BenchError as error:
+        _err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        _err.print("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _choose(name: str, sets: list[str] | None, limit: int | None) -> Study:
+    study = override(studies.load(name), sets or [])
+    return replace(study, trials=study.trials[:limit])
+
+
+def _place(device: Device) -> Device:
+    """Where ``auto`` is, and whether ``cuda`` is there at all."""
+    if device is Device.CPU:
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return Device.CUDA
+    if device is Device.CUDA:
+        raise BenchError("--device cuda: torch sees no GPU here; use --device cpu or auto")
+    return Device.CPU
+
+
+def _plan(study: Study, store: Store, lanes: int, data: Path | None) -> Plan:
+    from experiments import sizes
+
+    return plan(
+        study.trials,
+        store.finished(study.name),
+        lanes,
+        layers_of=sizes.layers_of,
+        rows_of=partial(sizes.rows_of, data=_text(data)),
+    )
+
+
+def _show_plan(out: Console, study: Study, store: Store, lanes: int, data: Path | None) -> None:
+    from experiments import sizes
+
+    distinct, collapsed = collapse(study.trials, sizes.layers_of)
+    out.print(f"{study.name}: {study.description}\n", highlight=False)
+    display.show_cells(out, study, distinct, sizes.parameters_of)
+    if collapsed:
+        out.print()
+        display.show_collapsed(out, study, collapsed)
+    try:
+        left = display.work(_plan(study, store, lanes, data))
+    except BenchError as error:  # the data may be out of reach where the plan is read
+        left = f"how much is to run is unknown: {error}"
+    out.print(
+        f"\n{len(study.trials)} trials, {len(collapsed)} of them collapsed; {left}",
+        highlight=False,
+    )
+
+
+def _show_status(out: Console, study: Study, store: Store) -> None:
+    from experiments import sizes
+
+    distinct, collapsed = collapse(study.trials, sizes.layers_of)
+    display.show_status(out, study, distinct, store.load(study.name))
+    out.print(
+        f"\n{len(collapsed)} more trials are collapsed: each equals one above.\n"
+        f"Results: {store.folder(study.name)}",
+        highlight=False,
+    )
+
+
+def _train(
+    out: Console, study: Study, store: Store, planned: Plan, place: Device, data: Path | None
+) -> int:
+    """Run the packs; the exit status."""
+    from experiments import provenance
+    from experiments.executors import InProcess
+    from experiments.train import train_pack
+
+    out.print(f"{study.name}: {display.work(planned)}, on {place}", highlight=False)
+    listener, on_screen = watch(planned.packs, study.label, out, _err)
+    executor = InProcess(
+        train_pack,
+        store,
+        study=study.name,
+        device=place,
+        data=_text(data),
+        provenance=provenance.collect(place),
+        listener=listener,
+    )
+    try:
+        with on_screen:
+            results = executor.run(planned.packs)
+    finally:
+        # Also after Ctrl-C or a full disk: what is done is on disk, so say so.
+        _show_status(out, study, store)
+    return 1 if any(result.status == "error" for result in results) else 0
+
+
+def _only(found: list[Result], prefix: str, root: Path) -> Result:
+    if not found:
+        raise BenchError(f"no result under {root} has an id that starts with {prefix!r}")
+    if len(found) > 1:
+        listed = ", ".join(f"{result.study}/{result.id}" for result in found)
+        raise BenchError(f"{prefix!r} starts several ids: {listed}")
+    return found[0]
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
