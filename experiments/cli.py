@@ -246,11 +246,9 @@ def _show_status(out: Console, study: Study, store: Store) -> None:
 
     distinct, collapsed = collapse(study.trials, sizes.layers_of)
     display.show_status(out, study, distinct, store.load(study.name))
-    out.print(
-        f"\n{len(collapsed)} more trials are collapsed: each equals one above.\n"
-        f"Results: {store.folder(study.name)}",
-        highlight=False,
-    )
+    if collapsed:
+        out.print(f"\n{len(collapsed)} more are collapsed: each equals one of these trials.")
+    out.print(f"\nResults: {store.folder(study.name)}", highlight=False, soft_wrap=True)
 
 
 def _train(

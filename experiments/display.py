@@ -115,9 +115,11 @@ def _history(history: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _cell(value: object) -> str:
-    if value is None:
-        return "none"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else _spell_null(value)
+
+
+def _spell_null(value: object) -> str:
+    return "none" if value is None else str(value)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -136,8 +138,8 @@ def _print_pairs(console: Console, values: Mapping[str, Any]) -> None:
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in values.items():
-        text = f"{value:,}" if isinstance(value, int) and key != "seed" else str(value)
-        table.add_row(key, text)
+        is_count = isinstance(value, int) and not isinstance(value, bool)
+        table.add_row(key, f"{value:,}" if is_count else _spell_null(value))
     console.print(table)
 
 

@@ -20,6 +20,7 @@ from experiments.listener import Listener
 from experiments.outcome import Outcome
 from experiments.plan import Pack
 from experiments.store import Result, Store
+from experiments.trial import Trial
 
 # Called as train_pack(trials, device=..., data=..., on_step=...), see ``experiments.train``.
 TrainPack = Callable[..., Sequence[Outcome]]
@@ -89,8 +90,8 @@ class InProcess:
             return [], pack.split(outcomes)
         seconds = time.perf_counter() - clock
         results = [
-            self._result(pack, lane, outcome, started, seconds)
-            for lane, outcome in enumerate(outcomes)
+            self._result(pack, trial, outcome, started, seconds)
+            for trial, outcome in zip(pack.trials, outcomes, strict=True)
         ]
         for result in results:
             self.store.write(result)
@@ -121,11 +122,11 @@ class InProcess:
         return 2
 
     def _result(
-        self, pack: Pack, lane: int, outcome: Outcome, started: datetime, seconds: float
+        self, pack: Pack, trial: Trial, outcome: Outcome, started: datetime, seconds: float
     ) -> Result:
         return Result(
             study=self.study,
-            trial=pack.trials[lane],
+            trial=trial,
             status=outcome.status,
             message=outcome.message,
             metrics=outcome.metrics,
@@ -154,7 +155,12 @@ def is_out_of_memory(error: Exception) -> bool:
     """
     if isinstance(error, MemoryError):
         return True
-    signs = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    signs = (
+        "out of memory",
+        "can't allocate memory",
+        "not enough memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+    )
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 

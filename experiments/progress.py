@@ -166,9 +166,9 @@ def watch(
 
 
 def spell_seconds(seconds: float) -> str:
-    """``12.3 s``, ``7 min``, ``3.4 h``."""
+    """``2.3 s``, ``45 s``, ``7 min``, ``3.4 h``."""
     if seconds < 90:
-        return f"{seconds:.3g} s"
+        return f"{seconds:.{1 if seconds < 10 else 0}f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 

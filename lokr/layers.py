@@ -167,11 +167,10 @@ class Adapter(nn.Module):
 
 
 def _scale_lanes(delta: Tensor, factor: Tensor, channel_axis: int) -> Tensor:
-    """delta (L·N, …) times factor (L, channels or 1), channels at ``channel_axis``."""
+    """delta (L·N, …) times factor (L, channels or 1), channels at ``channel_axis`` < 0."""
     lanes, channels = factor.shape
     shape = [1] * (delta.dim() + 1)
-    shape[0] = lanes
-    shape[channel_axis + 1 if channel_axis >= 0 else channel_axis] = channels
+    shape[0], shape[channel_axis] = lanes, channels
     rows = delta.reshape(lanes, -1, *delta.shape[1:])
     return (rows * factor.view(shape).to(delta.dtype)).reshape(delta.shape)
 
@@ -184,7 +183,7 @@ class LoKrLayer(nn.Module):
     """
 
     channel_axis: int
-    """Where the output channels are in the layer's output."""
+    """Where the output channels are in the layer's output, from its end: it may lack a batch."""
 
     def __init__(self, base_layer: nn.Module) -> None:
         super().__init__()
@@ -288,19 +287,26 @@ class LoKrLayer(nn.Module):
                     "hold them all; extract a lane first (LoKrModel.save_pretrained(lane=...))"
                 )
             merged = merged + self.get_delta_weight(name)
+        merged = merged.to(weight.dtype)
         if safe_merge and not torch.isfinite(merged).all():
             raise ValueError(f"merging {', '.join(names)} would give weights that are not finite")
         if self._unmerged_weight is None:
             self._unmerged_weight = weight.data
-        self.base_layer.weight.data = merged.to(weight.dtype)
+        self.base_layer.weight.data = merged
         self.merged_adapters.extend(names)
 
     def unmerge(self) -> None:
         """Restore the frozen weight exactly; nothing to do if nothing is merged."""
         if self._unmerged_weight is not None:
-            self.base_layer.weight.data = self._unmerged_weight.to(self.weight.device)
+            self.base_layer.weight.data = self._unmerged_weight
         self._unmerged_weight = None
         self.merged_adapters.clear()
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> LoKrLayer:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self._unmerged_weight is not None:
+            self._unmerged_weight = fn(self._unmerged_weight)
+        return self
 
 
 class Linear(LoKrLayer):
@@ -331,10 +337,9 @@ class TransposedLinear(Linear):
 class Conv(LoKrLayer):
     """``torch.nn.Conv1d`` and ``torch.nn.Conv2d``."""
 
-    channel_axis = 1
-
     def __init__(self, base_layer: nn.Conv1d | nn.Conv2d) -> None:
         super().__init__(base_layer)
+        self.channel_axis = -1 - len(base_layer.kernel_size)
         plain = base_layer.padding_mode == "zeros"
         # torch keeps, in F.pad's order, the margins that its own non-zero padding modes use.
         margins = None if plain else tuple(base_layer._reversed_padding_repeated_twice)

@@ -151,6 +151,8 @@ class LoKrModel(nn.Module):
     def set_adapter(self, adapter_name: str | Sequence[str]) -> None:
         """Make one adapter, or several whose ΔW add up, the active ones, and only them trainable.
 
+        Merged adapters are taken out of the weights: they would hide the active ones.
+
         Raises:
             ValueError: an unknown name; or two adapters that both replace one module to save.
         """
@@ -164,6 +166,7 @@ class LoKrModel(nn.Module):
                     f"adapters {', '.join(both)} each have their own {path!r} (modules_to_save): "
                     "only one of them can be active"
                 )
+        self.unmerge_adapter()
         self.active_adapters = names
         self._refresh()
 
@@ -187,11 +190,12 @@ class LoKrModel(nn.Module):
     def disable_adapter(self) -> Iterator[None]:
         """The frozen model inside the ``with``: nothing added, nothing merged."""
         merged = self.merged_adapters
+        enabled = all(layer.enabled for _, layer in self._layers())
         self.disable_adapter_layers()
         try:
             yield
         finally:
-            self.enable_adapter_layers()
+            self._enable(enabled)
             self.merge_adapter(merged)
 
     def disable_adapter_layers(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -11,7 +12,13 @@ from experiments.errors import BenchError
 from experiments.tasks.base import Task
 from experiments.trial import Trial
 
+if TYPE_CHECKING:
+    from experiments.tasks.text import TextData
+
 FAMILIES = ("sentences", "glue")
+SENTENCES_TRAIN = 2000
+SENTENCES_DEV = 400
+"""Rows of a ``sentences`` task where the trial does not say how many."""
 
 
 def load(trial: Trial, data: str | None = None) -> Task:
@@ -32,6 +39,24 @@ def skeleton(trial: Trial) -> nn.Module:
     return bases.skeleton(trial.base)
 
 
+def _sentences(name: str, train_size: int | None) -> TextData:
+    """The rows of our own generator; any number can be had, so None is SENTENCES_TRAIN."""
+    from experiments.tasks import sentences, text
+
+    try:
+        train = sentences.generate(name, "train", train_size or SENTENCES_TRAIN)
+    except ValueError as error:
+        raise BenchError(f"sentences: {error}") from None
+    return text.TextData(
+        train=train,
+        dev=sentences.generate(name, "validation", SENTENCES_DEV),
+        columns=sentences.SENTENCES[name].columns,
+        metrics=("accuracy",),
+        labels=2,
+        source="experiments/tasks/sentences.py",
+    )
+
+
 @lru_cache(maxsize=2)
 def _load(task: str, base: str, train_size: int | None, max_length: int, data: str | None) -> Task:
     from experiments.tasks import text
@@ -44,7 +69,5 @@ def _load(task: str, base: str, train_size: int | None, max_length: int, data: s
 
         rows = glue.load(name, data)
     else:
-        from experiments.tasks import sentences
-
-        rows = sentences.load(name, train_size)
+        rows = _sentences(name, train_size)
     return text.TextTask(text.limited(rows, train_size), base, max_length)
