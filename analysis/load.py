@@ -40,16 +40,25 @@ def load(folder: Path) -> pd.DataFrame:
     return frame
 
 
+def knobs_of(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Method -> the fields in which its trials differ, nuisances apart."""
+    fields = [c.removeprefix("trial.") for c in frame.columns if c.startswith("trial.")]
+    scientific = [f for f in fields if f not in (*NUISANCE, "method", "task", "base")]
+    return {
+        str(method): [f for f in scientific if len(set(group[f"trial.{f}"])) > 1]
+        for method, group in frame.groupby("trial.method")
+    }
+
+
 def cell_names(frame: pd.DataFrame) -> pd.Series:
     """Method, and the fields in which the trials of that method differ, nuisances apart."""
-    fields = [c for c in frame.columns if c.startswith("trial.")]
-    names = pd.Series("", index=frame.index)
-    for method, group in frame.groupby("trial.method"):
-        differ = [c for c in fields if _varies(group[c]) and c.split(".")[1] not in NUISANCE]
-        for index, row in group.iterrows():
-            knobs = [f"{c.split('.')[1]}={_spell(row[c])}" for c in differ]
-            names[index] = " ".join([str(method), *knobs])
-    return names
+    knobs = knobs_of(frame)
+
+    def name(row: pd.Series) -> str:
+        method = str(row["trial.method"])
+        return " ".join([method, *(f"{k}={spell(row[f'trial.{k}'])}" for k in knobs[method])])
+
+    return frame.apply(name, axis=1)
 
 
 def _row(result: dict) -> dict:
@@ -71,11 +80,8 @@ def _hashable(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _varies(column: pd.Series) -> bool:
-    return len(set(column)) > 1
-
-
-def _spell(value: object) -> str:
+def spell(value: object) -> str:
+    """A field's value for people."""
     if isinstance(value, tuple):
         return "+".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
+from analysis.load import knobs_of, spell
+
 
 def select_rates(frame: pd.DataFrame) -> pd.DataFrame:
     """For each cell, the trials (one a seed) at the rate with the best mean selection score.
@@ -20,18 +22,22 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a cell, best first.
 
     Returns:
-        ``cell``, ``method``, ``adapter`` and ``trainable`` (parameters), ``rate`` (the selected
+        ``cell``, ``method``, the knobs in which some method's trials differ (empty where a method
+        has one value), ``adapter`` and ``trainable`` (parameters), ``rate`` (the selected
         one), ``seeds``, ``score`` and ``spread`` (mean and standard deviation over seeds on the
         report half), ``full_dev_best`` (the papers' protocol), ``seconds`` (mean of a trial),
         ``failed`` (trials of the cell, at any rate, that did not end ``ok``).
     """
+    knobs = knobs_of(frame)
     rows = []
     for name, group in select_rates(frame).groupby("cell", sort=False):
         everything = frame[frame["cell"] == name]
+        method = str(group["trial.method"].iloc[0])
         rows.append(
             {
                 "cell": name,
-                "method": group["trial.method"].iloc[0],
+                "method": method,
+                **{knob: spell(group[f"trial.{knob}"].iloc[0]) for knob in knobs[method]},
                 "adapter": group["parameters.adapter"].iloc[0],
                 "trainable": group["parameters.trainable"].iloc[0],
                 "rate": group["trial.learning_rate"].iloc[0],
@@ -43,7 +49,11 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
                 "failed": int((everything["status"] != "ok").sum()),
             }
         )
-    return pd.DataFrame(rows).sort_values("score", ascending=False, ignore_index=True)
+    names = list(dict.fromkeys(knob for method in knobs.values() for knob in method))
+    order = ["cell", "method", *names]
+    table = pd.DataFrame(rows).fillna(dict.fromkeys(names, ""))
+    table = table[[*order, *(c for c in table.columns if c not in order)]]
+    return table.sort_values("score", ascending=False, ignore_index=True)
 
 
 def _best_rate(cell: pd.DataFrame) -> pd.DataFrame:
