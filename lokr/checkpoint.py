@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from lokr.config import ALL_LINEAR, LoKrConfig
 from lokr.factors import FactorSpec
 from lokr.layers import LoKrLayer, layer_class
-from lokr.targets import Target
+from lokr.targets import Target, check_called
 
 if TYPE_CHECKING:
     from lokr.model import LoKrModel
@@ -95,7 +95,8 @@ def targets_of(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[Target]:
     """The layers that a state dict's keys name, in the model's order.
 
     Raises:
-        ValueError: a layer is missing from the model, or is none that LoKr adapts.
+        ValueError: a layer is missing from the model, is none that LoKr adapts, or would not be
+            called.
     """
     wanted = {_layer_of(key) for key in tensors if ".lokr_" in key}
     modules = dict(model.named_modules())
@@ -108,6 +109,7 @@ def targets_of(model: nn.Module, tensors: Mapping[str, Tensor]) -> list[Target]:
         )
     targets = [Target(name, module) for name, module in modules.items() if name in wanted]
     for target in targets:
+        check_called(target.name, modules)
         if layer_class(target.frozen) is None:
             kind = type(target.frozen).__name__
             raise ValueError(f"the state dict adapts {target.name!r}, a {kind}: LoKr cannot")

@@ -47,7 +47,7 @@ def _explain_unknown_fields(cls: type) -> type:
         names = [f.name for f in dataclasses.fields(cls)]
         for name in kwargs:
             if name not in names:
-                close = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
+                close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.0)[0]
                 raise TypeError(
                     f"LoKrConfig has no field {name!r}; did you mean {close!r}? "
                     f"Fields: {', '.join(names)}"

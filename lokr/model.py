@@ -79,10 +79,11 @@ class LoKrModel(nn.Module):
         named = config if isinstance(config, Mapping) else {adapter_name: config}
         if not named:
             raise ValueError("config={}: expected at least one adapter")
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
+        frozen = list(model.parameters())
         for name, one in named.items():
             self.add_adapter(name, one, low_cpu_mem_usage, state_dict, generator)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
         self.set_adapter(next(iter(named)))
 
     @property
@@ -120,7 +121,8 @@ class LoKrModel(nn.Module):
         """Add an adapter beside the others; it is not active until :meth:`set_adapter`.
 
         Raises:
-            ValueError: the name is taken or has a dot, or the number of lanes differs.
+            ValueError: the name is taken or has a dot, the number of lanes differs, or the config
+                does not fit the model, which is then as it was.
         """
         lanes = _check_lanes((config,) if isinstance(config, LoKrConfig) else tuple(config))
         self._check_new(adapter_name, lanes)
@@ -132,18 +134,15 @@ class LoKrModel(nn.Module):
             targets = checkpoint.targets_of(self.model, state_dict)
         saved = _modules_to_save(self.model, lanes[0], strict=state_dict is None)
         generators = _generators(generator, len(lanes))
-        with torch.device("meta") if low_cpu_mem_usage else nullcontext():
-            for place, target in enumerate(targets):
-                self._wrap(target).add_adapter(
-                    adapter_name,
-                    lanes,
-                    [rank_of(target.name, lane) for lane in lanes],
-                    [alpha_of(target.name, lane) for lane in lanes],
-                    place,
-                    generators,
-                )
-        for name in saved:
-            self._save_too(name, adapter_name, len(lanes))
+        try:
+            with torch.device("meta") if low_cpu_mem_usage else nullcontext():
+                self._create(adapter_name, lanes, targets, generators)
+            for name in saved:
+                self._save_too(name, adapter_name, len(lanes))
+        except Exception:
+            self._forget(adapter_name)
+            self._unwrap_unused()
+            raise
         self.lane_configs[adapter_name] = lanes
         self._say_where_rank_is_idle(adapter_name)
         self._refresh()
@@ -177,11 +176,7 @@ class LoKrModel(nn.Module):
         if adapter_name in merged:
             self.unmerge_adapter()
             self.merge_adapter([name for name in merged if name != adapter_name])
-        for _, layer in self.adapted_layers(adapter_name):
-            del layer.adapters[adapter_name]
-        for _, module in self._saved_modules():
-            if adapter_name in module.copies:
-                del module.copies[adapter_name]
+        self._forget(adapter_name)
         del self.lane_configs[adapter_name]
         self.active_adapters = [name for name in self.active_adapters if name != adapter_name]
         self._refresh()
@@ -258,7 +253,7 @@ class LoKrModel(nn.Module):
 
     def get_delta_weight(self, adapter_name: str | None = None, lane: int = 0) -> dict[str, Tensor]:
         """Layer name -> ΔW, in the layout of the frozen weight, in the dtype of the factors."""
-        name = adapter_name or self.active_adapters[0]
+        name = adapter_name or next(iter(self.active_adapters), "")
         self._check_known(name)
         return {
             path: layer.get_delta_weight(name, lane) for path, layer in self.adapted_layers(name)
@@ -299,7 +294,11 @@ class LoKrModel(nn.Module):
         """
         config, state = checkpoint.read(folder, is_trainable)
         self = cls(model, config, adapter_name, low_cpu_mem_usage, state_dict=state.tensors)
-        checkpoint.load(self, adapter_name, state)
+        try:
+            checkpoint.load(self, adapter_name, state)
+        except ValueError:
+            self.unload()
+            raise
         return self
 
     def load_adapter(
@@ -357,6 +356,37 @@ class LoKrModel(nn.Module):
 
     def _adapters(self) -> list[Adapter]:
         return [m for m in self.model.modules() if isinstance(m, Adapter)]
+
+    def _create(
+        self, adapter_name: str, lanes: Lanes, targets: Sequence[Target], generators: Generators
+    ) -> None:
+        """The factors of every target."""
+        for place, target in enumerate(targets):
+            self._wrap(target).add_adapter(
+                adapter_name,
+                lanes,
+                [rank_of(target.name, lane) for lane in lanes],
+                [alpha_of(target.name, lane) for lane in lanes],
+                place,
+                generators,
+            )
+
+    def _forget(self, adapter_name: str) -> None:
+        """Remove the factors and the trained modules of an adapter."""
+        for _, layer in self.adapted_layers(adapter_name):
+            del layer.adapters[adapter_name]
+        for _, module in self._saved_modules():
+            if adapter_name in module.copies:
+                del module.copies[adapter_name]
+
+    def _unwrap_unused(self) -> None:
+        """Put back the layers and modules that no adapter uses."""
+        for name, layer in self._layers():
+            if not layer.adapters:
+                _replace(self.model, name, layer.base_layer)
+        for name, module in self._saved_modules():
+            if not module.copies:
+                _replace(self.model, name, module.original_module)
 
     def _wrap(self, target: Target) -> LoKrLayer:
         if isinstance(target.layer, LoKrLayer):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from lokr.config import ALL_LINEAR, LoKrConfig
@@ -97,13 +98,13 @@ def select_targets(model: nn.Module, config: LoKrConfig) -> list[Target]:
 
     Raises:
         ValueError: nothing matches, an architecture is unknown, or a match lies inside
-            ``nn.MultiheadAttention``, which would never call it.
+            ``nn.MultiheadAttention`` or ``nn.TransformerEncoderLayer``, which would not call it.
         TypeError: a match is a module that LoKr cannot adapt.
     """
     modules = _visible_modules(model)
     expression = _targets(model, modules, config)
     matched = {n: m for n, m in modules.items() if _is_target(n, expression, config)}
-    excluded = {n for n in matched if _is_excluded(n, config)}
+    excluded = [n for n in matched if _is_excluded(n, config)]
     targets = {n: m for n, m in matched.items() if n not in excluded}
     if not targets:
         raise ValueError(_nothing_matches(modules, expression, config, excluded))
@@ -263,6 +264,7 @@ def _check_layer(name: str, module: nn.Module, modules: Mapping[str, nn.Module])
             "and never calls it, so an adapter would have no effect (in PEFT it silently has "
             "none); exclude it with exclude_modules, or use an attention with separate projections"
         )
+    check_called(name, modules)
     if isinstance(module, LoKrLayer) or layer_class(module) is not None:
         return
     hint = ""
@@ -274,11 +276,24 @@ def _check_layer(name: str, module: nn.Module, modules: Mapping[str, nn.Module])
     )
 
 
+def check_called(name: str, modules: Mapping[str, nn.Module]) -> None:
+    """Raise ValueError for a layer that torch's fast path of an encoder layer would pass over."""
+    owner = name.rpartition(".")[0]
+    encoder_layer = isinstance(modules.get(owner), nn.TransformerEncoderLayer)
+    if encoder_layer and torch.backends.mha.get_fastpath_enabled():
+        raise ValueError(
+            f"target {name!r}: in evaluation nn.TransformerEncoderLayer ({owner!r}) reads the "
+            "weight of this layer and does not call it, so an adapter would have no effect there "
+            "(in PEFT it silently has none); switch that off first, with "
+            "torch.backends.mha.set_fastpath_enabled(False)"
+        )
+
+
 def _nothing_matches(
     modules: Mapping[str, nn.Module],
     expression: Sequence[str] | str,
     config: LoKrConfig,
-    excluded: set[str],
+    excluded: Sequence[str],
 ) -> str:
     if excluded:
         return (

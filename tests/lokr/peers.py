@@ -44,7 +44,9 @@ KNOBS: dict[str, dict[str, Any]] = {
     "factor-2": {"r": 2, "alpha": 2, "decompose_factor": 2, "decompose_both": True},
 }
 # peft's Conv1d with a full w2 is another function: see test_differences.py.
-CASES = [(layer, knob) for layer in LAYERS for knob in KNOBS if (layer[:6], knob) != ("conv1d", "full")]
+CASES = [
+    (layer, knob) for layer in LAYERS for knob in KNOBS if (layer[:6], knob) != ("conv1d", "full")
+]
 
 
 class Net(nn.Module):

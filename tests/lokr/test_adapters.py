@@ -225,6 +225,15 @@ def test_merge_one_after_the_other_equals_merge_together(base, model, x):
     assert torch.equal(model.model.head.weight, base.head.weight)
 
 
+def test_a_bf16_weight_is_rounded_once_however_many_adapters_are_merged(base, model):
+    model.to(torch.bfloat16)
+    exact = base.blocks[0]["up"].weight.to(torch.bfloat16).float()
+    for name in ("a", "b"):
+        exact = exact + model.get_delta_weight(name)["blocks.0.up"].float()
+    model.merge_adapter(["a", "b"])
+    assert torch.equal(model.model.blocks[0]["up"].weight, exact.to(torch.bfloat16))
+
+
 def test_unmerge_without_merge_is_nothing(base, model, x):
     before = model(x)
     model.unmerge_adapter()
@@ -352,7 +361,7 @@ def test_two_adapters_with_their_own_heads(base, x):
 
 
 def test_a_saved_module_that_is_not_there_is_refused(base):
-    with pytest.raises(ValueError, match="modules_to_save='heads' matches no module; .*head"):
+    with pytest.raises(ValueError, match=r"modules_to_save='heads' matches no module; .*head"):
         adapt(base, r=2, target_modules=["up"], modules_to_save=["heads"])
     assert modules(base) == modules(Mlp())
 
@@ -378,7 +387,8 @@ def test_an_unknown_adapter_is_named_with_those_there_are(model, call):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("a", "is an adapter of this name"), ("x.y", "without dots"), ("", "dots")]
+    ("name", "message"),
+    [("a", "is an adapter of this name"), ("x.y", "without dots"), ("", "dots")],
 )
 def test_a_name_that_cannot_be_taken(model, name, message):
     with pytest.raises(ValueError, match=f"adapter_name='{name}': .*{message}"):
@@ -438,3 +448,63 @@ def test_training_mode_reaches_a_new_adapter(base):
     x = torch.randn(2, 12)
     assert torch.equal(model(x), model(x))
     assert not any(m.training for m in model.model.modules())
+
+
+# -- what is refused leaves nothing behind ------------------------------------------------------
+
+
+class Normed(nn.Module):
+    """A layer, and another whose running statistics cannot be trained in lanes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(12, 20)
+        self.norm = nn.BatchNorm1d(20)
+
+
+@pytest.mark.parametrize(
+    ("build", "config"),
+    [
+        (Mlp, LoKrConfig(target_modules=["nothing"])),
+        (Mlp, LoKrConfig(target_modules=["up"], rank_pattern={"nothing": 2})),
+        (Mlp, [LoKrConfig(r=r, target_modules=["up"]) for r in (2, 64)]),
+        (Mlp, [LoKrConfig(r=2, target_modules=["up"], rank_pattern={"1.up": r}) for r in (2, 64)]),
+        (Normed, LoKrConfig(r=2, target_modules=["up"], modules_to_save=["norm"])),
+    ],
+)
+def test_a_refused_adapter_leaves_the_model_as_it_was(build, config):
+    base = build()
+    before = modules(base), list(base.state_dict())
+    with pytest.raises(ValueError, match=r"nothing|structure|buffers"):
+        LoKrModel(base, config)
+    assert (modules(base), list(base.state_dict())) == before
+    assert all(p.requires_grad for p in base.parameters())
+
+
+def test_a_refused_second_adapter_leaves_the_first_as_it_was():
+    torch.manual_seed(0)
+    model = adapt(Normed(), r=2, target_modules=["up"])
+    randomize(model)
+    before = modules(model), copy.deepcopy(model.state_dict())
+    config = LoKrConfig(r=1, target_modules=["up"], modules_to_save=["norm"])
+    with pytest.raises(ValueError, match="keeps buffers"):
+        model.add_adapter("second", config)
+    assert modules(model) == before[0]
+    assert_close(model.state_dict(), before[1], rtol=0, atol=0)
+    assert list(model.peft_config) == ["default"]
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_model_as_it_was(base, tmp_path):
+    adapt(base, r=2, target_modules=["up"]).save_pretrained(tmp_path)
+    config = (tmp_path / "adapter_config.json").read_text().replace('"r": 2', '"r": 1')
+    (tmp_path / "adapter_config.json").write_text(config)
+    before = modules(base)
+    with pytest.raises(ValueError, match="of another shape"):
+        LoKrModel.from_pretrained(base, tmp_path)
+    assert modules(base) == before
+
+
+def test_delta_weight_without_an_active_adapter(model):
+    model.set_adapter([])
+    with pytest.raises(ValueError, match="no such adapter; there are 'a', 'b'"):
+        model.get_delta_weight()

@@ -43,7 +43,11 @@ CASES = {
     "conv": (
         Convs,
         (2, 4, 8, 8),
-        {"r": 1, "target_modules": ["square", "tall", "grouped", "line"], "use_effective_conv2d": True},
+        {
+            "r": 1,
+            "target_modules": ["square", "tall", "grouped", "line"],
+            "use_effective_conv2d": True,
+        },
     ),
 }
 
@@ -92,7 +96,10 @@ def test_several_adapters_and_a_switch():
     torch.manual_seed(0)
     model = adapt(
         Mlp(),
-        {"a": LoKrConfig(r=2, target_modules=["up"]), "b": LoKrConfig(r=1, target_modules=["down"])},
+        {
+            "a": LoKrConfig(r=2, target_modules=["up"]),
+            "b": LoKrConfig(r=1, target_modules=["down"]),
+        },
     )
     randomize(model)
     run, x = compiled(model), torch.randn(4, 12)

@@ -154,6 +154,41 @@ def test_all_linear_passes_over_what_multihead_attention_never_calls():
     assert "attention.out_proj" in theirs.targeted_module_names
 
 
+@pytest.fixture
+def fast_path_off():
+    torch.backends.mha.set_fastpath_enabled(False)
+    yield
+    torch.backends.mha.set_fastpath_enabled(True)
+
+
+def encoder_layer() -> nn.Module:
+    torch.manual_seed(0)
+    return Net(nn.TransformerEncoderLayer(12, 2, 20, dropout=0.0, batch_first=True)).eval()
+
+
+def test_the_fast_path_of_transformer_encoder_layer_passes_over_adapters_in_peft(tmp_path):
+    base, x = encoder_layer(), torch.randn(2, 5, 12)
+    config = {"r": 2, "target_modules": ["linear1", "linear2"]}
+    theirs = adapt_with_peft(base, **config)
+    randomize_peft(theirs)
+    assert_close(theirs(x), base(x))  # in evaluation silently nothing
+    assert not torch.allclose(theirs.train()(x), base(x))
+    with pytest.raises(ValueError, match=r"'layer\.linear1': in evaluation .*set_fastpath_enabled"):
+        adapt(base, **config)
+    peft.get_peft_model(copy.deepcopy(base), peft.LoKrConfig(**config)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"'layer\.linear1': in evaluation"):
+        LoKrModel.from_pretrained(base, tmp_path)
+
+
+@pytest.mark.usefixtures("fast_path_off")
+def test_without_the_fast_path_transformer_encoder_layer_is_adapted():
+    base, x = encoder_layer(), torch.randn(2, 5, 12)
+    ours, theirs = peers(base, r=2, target_modules=["linear1", "linear2"])
+    assert_close(ours.eval()(x), theirs.eval()(x), rtol=1e-5, atol=1e-5)
+    assert_close(ours(x), ours.train()(x), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(ours(x), base(x))
+
+
 # -- random numbers, compilation ----------------------------------------------------------------
 
 
@@ -187,7 +222,7 @@ def test_conv1d_of_gpt2_works_and_peft_cannot():
     torch.manual_seed(0)
     base = arch.gpt2().eval()
     config = {"r": 1, "target_modules": ["c_attn", "c_fc", "c_proj"]}
-    with pytest.raises(TypeError, match="Conv1D.* not supported"):
+    with pytest.raises(TypeError, match=r"Conv1D.* not supported"):
         adapt_with_peft(base, **config)
     ours = adapt(base, **config)
     randomize(ours)
@@ -206,7 +241,9 @@ def test_conv1d_of_gpt2_is_a_linear_layer_whose_weight_lies_the_other_way(tmp_pa
     ours = adapt(base, r=2, target_modules=["layer"])
     randomize(ours)
     twin = adapt(Net(nn.Linear(12, 20)), r=2, target_modules=["layer"])
-    twin.load_state_dict({k: v.mT if k.endswith("weight") else v for k, v in ours.state_dict().items()})
+    twin.load_state_dict(
+        {k: v.mT if k.endswith("weight") else v for k, v in ours.state_dict().items()}
+    )
     x = torch.randn(3, 12)
     assert_close(ours(x), twin(x))
     ours.save_pretrained(tmp_path)
@@ -232,7 +269,7 @@ def test_a_module_to_save_named_w1_works_and_peft_trips_over_its_own_names(tmp_p
     torch.manual_seed(0)
     base, x = NamedW1(), torch.randn(4, 12)
     fields = {"r": 2, "target_modules": ["up"], "modules_to_save": ["w1"]}
-    with pytest.raises(TypeError, match="modules_to_save cannot be applied to .*ParameterDict"):
+    with pytest.raises(TypeError, match=r"modules_to_save cannot be applied to .*ParameterDict"):
         peft.get_peft_model(copy.deepcopy(base), peft.LoKrConfig(**fields))
     ours = adapt(base, **fields)
     randomize(ours)

@@ -23,7 +23,10 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(48, 80), (3, 2, 48)),
     "conv2d": (lambda: nn.Conv2d(48, 80, 3, stride=2, padding=1), (2, 48, 4, 5)),
     "conv2d-1x1": (lambda: nn.Conv2d(48, 80, 1), (2, 48, 2, 2)),
-    "conv2d-circular": (lambda: nn.Conv2d(48, 80, 3, padding=1, padding_mode="circular"), (1, 48, 3, 3)),
+    "conv2d-circular": (
+        lambda: nn.Conv2d(48, 80, 3, padding=1, padding_mode="circular"),
+        (1, 48, 3, 3),
+    ),
     "conv2d-groups": (lambda: nn.Conv2d(96, 80, 3, groups=2), (2, 96, 4, 4)),
     "conv1d": (lambda: nn.Conv1d(48, 80, 3, dilation=2, padding="same"), (2, 48, 6)),
 }
@@ -299,5 +302,8 @@ def test_the_saved_module_of_a_pack_has_a_lane_for_each_trial():
     stack = dict(pack.saved_modules("default"))["head"]
     assert stack.stacked[0].grad[0].any()
     assert not stack.stacked[0].grad[1].any()
-    first, second = pack.model.head.stack("default").lane(0), pack.model.head.stack("default").lane(1)
+    first, second = (
+        pack.model.head.stack("default").lane(0),
+        pack.model.head.stack("default").lane(1),
+    )
     assert not torch.equal(first["weight"], second["weight"])

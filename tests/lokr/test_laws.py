@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lokr import LoKrConfig, LoKrModel
+from lokr import LoKrModel
 from lokr.layers import Adapter
 from tests.lokr.peers import Net, adapt, randomize
 
@@ -50,7 +50,9 @@ def convolutions(draw: st.DrawFn) -> tuple[nn.Module, tuple[int, ...]]:
         "dilation": dilation,
         "stride": 1 if same else per_axis(st.integers(1, 3)),
         "padding": "same" if same else per_axis(st.integers(0, 2)),
-        "padding_mode": draw(st.sampled_from(["zeros", "zeros", "circular", "reflect", "replicate"])),
+        "padding_mode": draw(
+            st.sampled_from(["zeros", "zeros", "circular", "reflect", "replicate"])
+        ),
     }
     build = nn.Conv1d if axes == 1 else nn.Conv2d
     in_channels = groups * draw(st.integers(1, 8))
@@ -203,7 +205,9 @@ def test_an_input_that_is_not_contiguous(x, knobs):
     assert_close(model(x.double()), materialized(model, x.double()), **EXACT)
 
 
-@given(LAYERS, KNOBS, st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64]))
+@given(
+    LAYERS, KNOBS, st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64])
+)
 def test_merge_then_unmerge_restores_the_weight_bit_for_bit(layer, knobs, dtype):
     layer = layer.to(dtype)
     model = adapt(Net(layer), target_modules=["layer"], **knobs)

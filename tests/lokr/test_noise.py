@@ -80,7 +80,9 @@ def test_neighbors_are_independent(kind):
         assert stats.chi2_contingency(table.numpy()).pvalue > 0.001
 
 
-@given(st.lists(st.integers(0, 2**40), min_size=1, max_size=4), st.integers(0, 5), st.integers(0, 60))
+@given(
+    st.lists(st.integers(0, 2**40), min_size=1, max_size=4), st.integers(0, 5), st.integers(0, 60)
+)
 def test_a_lane_draws_the_same_in_any_pack(seeds, step, place):
     pack = at(step, *seeds).uniform(place, 7)
     for lane, seed in enumerate(seeds):

@@ -16,7 +16,16 @@ from torch.testing import assert_close
 
 from lokr import LoKrConfig, LoKrModel, checkpoint
 from tests.lokr import architectures as arch
-from tests.lokr.peers import Convs, Mlp, Net, adapt, factors, peft_factors, quiet_about_rank, randomize
+from tests.lokr.peers import (
+    Convs,
+    Mlp,
+    Net,
+    adapt,
+    factors,
+    peft_factors,
+    quiet_about_rank,
+    randomize,
+)
 
 IMAGES = (2, 4, 8, 8)
 EVERY_CONV = ["pointwise", "square", "tall", "grouped", "line", "head"]
@@ -359,7 +368,10 @@ FIRST = "base_model.model.blocks.0.up.lokr_w1"
     [
         (lambda t: t.pop(FIRST), r"missing: blocks\.0\.up\.lokr_w1 \(1\)"),
         (lambda t: t.update({f"{FIRST}_x": t[FIRST].clone()}), r"not expected: .*lokr_w1_x \(1\)"),
-        (lambda t: t.update({FIRST: torch.zeros(2, 2)}), r"lokr_w1: \(2, 2\) in the file, \(4, 3\)"),
+        (
+            lambda t: t.update({FIRST: torch.zeros(2, 2)}),
+            r"lokr_w1: \(2, 2\) in the file, \(4, 3\)",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit_are_named(change, message, tmp_path):
@@ -370,7 +382,7 @@ def test_tensors_that_do_not_fit_are_named(change, message, tmp_path):
 
 
 def test_load_adapter_that_fails_leaves_no_adapter_behind(tmp_path):
-    base, x, ours = saved_by_ours("linear", tmp_path)
+    _, x, ours = saved_by_ours("linear", tmp_path)
     rewrite(tmp_path, lambda t: t.update({FIRST: torch.zeros(2, 2)}))
     before = ours(x)
     with pytest.raises(ValueError, match="does not fit"):
@@ -382,9 +394,9 @@ def test_load_adapter_that_fails_leaves_no_adapter_behind(tmp_path):
 
 def test_a_config_of_another_method_is_refused(tmp_path):
     base = Mlp()
-    peft.get_peft_model(copy.deepcopy(base), peft.LoHaConfig(target_modules=["up"])).save_pretrained(
-        tmp_path
-    )
+    peft.get_peft_model(
+        copy.deepcopy(base), peft.LoHaConfig(target_modules=["up"])
+    ).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="peft_type='LOHA': expected 'LOKR'"):
         LoKrModel.from_pretrained(base, tmp_path)
 

@@ -33,7 +33,9 @@ def test_same_tensors_and_scale(layer, knob):
     if "conv1d" in layer and "layer.lokr_t2" in expected:  # (r, r, k, 1) there
         expected["layer.lokr_t2"] = expected["layer.lokr_t2"][:-1]
     assert {name: tuple(p.shape) for name, p in factors(ours).items()} == expected
-    assert ours.model.layer.adapter("default").specs[0].scale == theirs.model.layer.scaling["default"]
+    assert (
+        ours.model.layer.adapter("default").specs[0].scale == theirs.model.layer.scaling["default"]
+    )
 
 
 @every_case
@@ -104,7 +106,10 @@ def test_the_zero_factor_makes_delta_weight_zero(init):
         (LayerShape(256, 1024), {"r": 8, "decompose_both": True}),
         (LayerShape(1024, 1024), {"r": 64}),
         (LayerShape(256, 256, (3, 3)), {"r": 6, "decompose_factor": 4}),
-        (LayerShape(256, 256, (3, 3)), {"r": 6, "decompose_factor": 4, "use_effective_conv2d": True}),
+        (
+            LayerShape(256, 256, (3, 3)),
+            {"r": 6, "decompose_factor": 4, "use_effective_conv2d": True},
+        ),
         (LayerShape(256, 256, (3, 3)), {"r": 64}),
     ],
 )

@@ -35,20 +35,38 @@ SELECTIONS: list[tuple[Callable[[], nn.Module], dict[str, Any]]] = [
     (arch.bert, {"target_modules": r".*layer\.1\..*(query|key)"}),
     (arch.t5, {"target_modules": r"decoder.*(SelfAttention|EncDecAttention)\.(q|v)"}),
     (arch.unet, {"target_modules": r"(down|up)_blocks.*(conv1|conv2|to_k|proj_in)"}),
-    (arch.bert, {"target_modules": ["query", "value"], "exclude_modules": ["layer.0.attention.self.value"]}),
+    (
+        arch.bert,
+        {"target_modules": ["query", "value"], "exclude_modules": ["layer.0.attention.self.value"]},
+    ),
     (arch.bert, {"target_modules": ["query", "value"], "exclude_modules": r".*\.1\..*"}),
     (arch.t5, {"target_modules": "all-linear", "exclude_modules": ["wi", "wo"]}),
     (arch.bert, {"target_modules": ["query"], "layers_to_transform": 1}),
     (arch.bert, {"target_modules": ["query"], "layers_to_transform": [0, 7]}),
-    (arch.bert, {"target_modules": ["query"], "layers_to_transform": [1], "layers_pattern": "layer"}),
+    (
+        arch.bert,
+        {"target_modules": ["query"], "layers_to_transform": [1], "layers_pattern": "layer"},
+    ),
     # The first number counts: T5's `block.1.layer.0` is layer 1.
     (arch.t5, {"target_modules": ["q", "wo"], "layers_to_transform": [1]}),
     (arch.t5, {"target_modules": ["q"], "layers_to_transform": [1], "layers_pattern": ["layer"]}),
-    (arch.t5, {"target_modules": ["q"], "layers_to_transform": [1], "layers_pattern": ["h", "block"]}),
-    (arch.vit, {"target_modules": ["q_proj"], "layers_to_transform": 0, "layers_pattern": "layers"}),
-    (arch.unet, {"target_modules": ["to_q"], "layers_to_transform": [0], "layers_pattern": "down_blocks"}),
+    (
+        arch.t5,
+        {"target_modules": ["q"], "layers_to_transform": [1], "layers_pattern": ["h", "block"]},
+    ),
+    (
+        arch.vit,
+        {"target_modules": ["q_proj"], "layers_to_transform": 0, "layers_pattern": "layers"},
+    ),
+    (
+        arch.unet,
+        {"target_modules": ["to_q"], "layers_to_transform": [0], "layers_pattern": "down_blocks"},
+    ),
     # A layer given by its whole name is meant, whatever its index.
-    (arch.bert, {"target_modules": ["encoder.layer.0.output.dense", "query"], "layers_to_transform": 1}),
+    (
+        arch.bert,
+        {"target_modules": ["encoder.layer.0.output.dense", "query"], "layers_to_transform": 1},
+    ),
 ]
 
 

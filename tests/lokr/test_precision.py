@@ -15,6 +15,7 @@ from lokr import LaneNoise, LoKrConfig, LoKrModel
 from tests.lokr import architectures as arch
 from tests.lokr.peers import LAYERS, Mlp, Net, adapt, adapt_with_peft, copy_to_peft, randomize
 
+
 @pytest.mark.parametrize("knob", [{"r": 2}, {"r": 64}])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("layer", LAYERS)
@@ -132,9 +133,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("reentrant", [True, False])
 def test_checkpointing_recomputes_the_same_masks(reentrant, noise):
     torch.manual_seed(0)
-    model = adapt(
-        Mlp(), r=2, target_modules=["up", "down"], rank_dropout=0.5, module_dropout=0.5
-    )
+    model = adapt(Mlp(), r=2, target_modules=["up", "down"], rank_dropout=0.5, module_dropout=0.5)
     randomize(model)
     model.train().set_noise(noise)
     x = torch.randn(4, 12, requires_grad=True)

@@ -14,8 +14,14 @@ from tests.lokr.peers import Convs, Mlp, adapt
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"target_modules": ["upp"]}, r"target_modules=\('upp',\) matches no module; close names: up"),
-        ({"target_modules": "downs"}, "target_modules='downs' matches no module; close names: down"),
+        (
+            {"target_modules": ["upp"]},
+            r"target_modules=\('upp',\) matches no module; close names: up",
+        ),
+        (
+            {"target_modules": "downs"},
+            "target_modules='downs' matches no module; close names: down",
+        ),
         ({"target_modules": ["xyz"]}, "matches no module; close names: up, down, head"),
         ({"target_modules": ["up"], "layers_to_transform": 7}, "in layers_to_transform=7"),
         (
@@ -56,7 +62,9 @@ def test_a_model_without_any_layer_to_adapt():
     [("word_embeddings", "Embedding"), ("LayerNorm", "LayerNorm"), ("attention", "BertAttention")],
 )
 def test_a_module_of_another_kind_is_refused(target, kind):
-    with pytest.raises(TypeError, match=rf"target '.*{target}' is a {kind}: LoKr adapts Linear, Conv1d"):
+    with pytest.raises(
+        TypeError, match=rf"target '.*{target}' is a {kind}: LoKr adapts Linear, Conv1d"
+    ):
         count(arch.on_meta(arch.bert), LoKrConfig(target_modules=["query", target]))
 
 
@@ -77,7 +85,10 @@ def test_a_conv3d_is_refused():
             {"target_modules": ["up"], "exclude_modules": ["heads"]},
             "exclude_modules: 'heads' matches no module; close names: head",
         ),
-        ({"target_modules": ["up"], "exclude_modules": r".*\.7\..*"}, "exclude_modules: .*no module"),
+        (
+            {"target_modules": ["up"], "exclude_modules": r".*\.7\..*"},
+            "exclude_modules: .*no module",
+        ),
     ],
 )
 def test_names_that_match_nothing_beside_others_that_do(fields, message):
@@ -115,7 +126,9 @@ def test_the_first_pattern_that_fits_wins_as_in_peft():
 
 def test_the_architecture_is_unknown():
     model = arch.on_meta(arch.unet)
-    with pytest.raises(ValueError, match=r"UNet2DConditionModel .*'all-linear'\. Known: RefinedWeb"):
+    with pytest.raises(
+        ValueError, match=r"UNet2DConditionModel .*'all-linear'\. Known: RefinedWeb"
+    ):
         count(model, LoKrConfig())
 
 
