@@ -144,8 +144,8 @@ class LoKrModel(nn.Module):
             self._unwrap_unused()
             raise
         self.lane_configs[adapter_name] = lanes
-        self._say_where_rank_is_idle(adapter_name)
         self._refresh()
+        self._say_where_rank_is_idle(adapter_name)
 
     def set_adapter(self, adapter_name: str | Sequence[str]) -> None:
         """Make one adapter, or several whose ΔW add up, the active ones, and only them trainable.

@@ -144,7 +144,11 @@ def test_a_trial_that_does_not_fit_is_a_row_and_no_failure(trainer, call):
 
 
 def test_interrupted_is_exit_130_with_a_summary(trainer, call):
-    trainer.before = lambda trials: None if len(trainer.packs) == 1 else signal.raise_signal(2)
+    def interrupt_the_second(trials: Sequence[Trial]) -> None:
+        if len(trainer.packs) == 2:
+            raise KeyboardInterrupt
+
+    trainer.before = interrupt_the_second
     ran = call("run", "small")
     assert ran.exit_code == 130
     assert "interrupted" in ran.stderr

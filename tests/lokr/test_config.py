@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pickle
 import warnings
 
 import peft
@@ -274,6 +275,16 @@ def test_to_dict_and_back():
         task_type="SEQ_CLS",
     )
     assert LoKrConfig.from_dict(config.to_dict()) == config
+
+
+def test_replace_and_pickle():
+    config = LoKrConfig(r=4, target_modules=["q"], rank_pattern={"q": 2})
+    assert dataclasses.replace(config, r=2) == LoKrConfig(
+        r=2, target_modules=["q"], rank_pattern={"q": 2}
+    )
+    with pytest.raises(ValueError, match="r=0: expected"):
+        dataclasses.replace(config, r=0)
+    assert pickle.loads(pickle.dumps(config)) == config
 
 
 def test_a_sound_config_says_nothing():

@@ -101,6 +101,22 @@ def test_module_dropout_skips_the_adapter_with_its_chance_and_does_not_rescale()
     assert plausible(skipped, STEPS, 0.3)
 
 
+@pytest.mark.parametrize("noise", [None, LaneNoise([0])], ids=["torch", "LaneNoise"])
+def test_the_two_dropouts_are_independent(noise):
+    model = adapted(nn.Linear(12, 20), rank_dropout=0.5, module_dropout=0.5)
+    model.set_noise(noise)
+    x = torch.randn(2, 12)
+    kept, dropped = 0, 0
+    for _ in range(STEPS):
+        out = delta(model, x)
+        kept += bool(out.abs().max() > 1e-6)
+        dropped += bool(out.abs().max() > 1e-6 and out[:, 0].abs().max() < 1e-6)
+        if noise is not None:
+            noise.advance()
+    assert plausible(kept, STEPS, 0.5)
+    assert plausible(dropped, kept, 0.5)
+
+
 def test_no_dropout_in_evaluation():
     layer = nn.Linear(12, 20)
     model = adapted(layer, rank_dropout=0.9, module_dropout=0.9)

@@ -205,6 +205,14 @@ def test_an_input_that_is_not_contiguous(x, knobs):
     assert_close(model(x.double()), materialized(model, x.double()), **EXACT)
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("knobs", [{"r": 2}, {"r": 64}, {"r": 2, "use_effective_conv2d": True}])
+def test_an_image_in_channels_last(knobs, groups):
+    model = wrapped(nn.Conv2d(12, 20, 3, groups=groups).double(), **knobs)
+    x = torch.randn(2, 12, 5, 6, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
+    assert_close(model(x), materialized(model, x), **EXACT)
+
+
 @given(
     LAYERS, KNOBS, st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64])
 )
