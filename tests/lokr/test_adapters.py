@@ -276,6 +276,20 @@ def test_safe_merge_refuses_what_is_not_finite_and_touches_nothing(model, value)
     assert isinstance(model.model.blocks[0]["up"], LoKrLayer)
 
 
+def test_safe_merge_that_fails_leaves_merged_what_was(base, model, x):
+    with torch.no_grad():
+        model.model.blocks[1]["up"].adapter("a").lokr_w1[0, 0, 0] = torch.nan
+    model.merge_adapter(["b"])
+    before = weights(model)
+    with pytest.raises(ValueError, match="not finite"):
+        model.merge_adapter(["a"], safe_merge=True)
+    assert model.merged_adapters == ["b"]
+    for name, values in weights(model).items():
+        assert torch.equal(values, before[name])
+    model.unmerge_adapter()
+    check_base(base, model)
+
+
 def test_safe_merge_refuses_what_overflows_the_dtype_of_the_base():
     model = adapt(Net(nn.Linear(12, 20)).half(), r=2, target_modules=["layer"])
     randomize(model)

@@ -257,13 +257,13 @@ def test_a_stack_gives_its_lanes_back_as_modules():
     modules = [head() for _ in range(2)]
     stack = LaneStack(modules)
     x = torch.randn(3, 6)
-    for lane, module in enumerate(modules):
-        again = stack.module(lane)
+    copies = [stack.module(lane) for lane in (0, 1)]
+    for module, again in zip(modules, copies, strict=True):
         assert torch.equal(again(x), module(x))
         assert all(p.requires_grad and not p.is_meta for p in again.parameters())
     with torch.no_grad():
-        stack.module(0)[0].weight.zero_()
-    assert torch.equal(stack.module(0)(x), modules[0](x))  # a copy
+        copies[0][0].weight.zero_()
+    assert torch.equal(stack.module(0)(x), modules[0](x))
 
 
 def test_a_stack_trains_and_evaluates():
@@ -271,6 +271,9 @@ def test_a_stack_trains_and_evaluates():
     x = torch.randn(8, 6)
     assert not torch.equal(stack.train()(x), stack(x))
     assert torch.equal(stack.eval()(x), stack(x))
+    alike = LaneStack([nn.Dropout(0.5), nn.Dropout(0.5)])
+    first, second = alike(torch.ones(8, 6)).chunk(2)
+    assert not torch.equal(first, second)  # a mask for each lane
     assert not stack.module().training
 
 

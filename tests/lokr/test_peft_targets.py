@@ -10,10 +10,11 @@ import peft
 import pytest
 import torch
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LOKR_TARGET_MODULES_MAPPING
+from peft.utils.other import get_pattern_key
 from torch import nn
 
 from lokr import LoKrConfig, count
-from lokr.targets import ARCHITECTURE_TARGETS
+from lokr.targets import ARCHITECTURE_TARGETS, alpha_of, rank_of
 from tests.lokr import architectures as arch
 from tests.lokr.peers import adapt
 
@@ -97,6 +98,19 @@ def test_selects_on_gpt2_what_lora_of_peft_selects(fields):
     model = copy.deepcopy(arch.on_meta(arch.gpt2))
     theirs = peft.LoraModel(model, peft.LoraConfig(fan_in_fan_out=True, **fields), "default")
     assert selected(arch.gpt2, **fields) == theirs.targeted_module_names
+
+
+PATTERNS = ["up", "0.up", "^up", "^blocks.0.up", r"blocks\.\d\.down", "u|down", "p", ".*", "blocks"]
+
+
+@pytest.mark.parametrize("name", ["up", "my_up", "blocks.0.up", "x.blocks.1.down", "blocks.up.q"])
+@pytest.mark.parametrize("first", PATTERNS)
+@pytest.mark.parametrize("second", PATTERNS)
+def test_a_pattern_fits_where_it_fits_in_peft(first, second, name):
+    pattern = {first: 2, second: 3}
+    expected = pattern.get(get_pattern_key(pattern, name), 8)
+    assert rank_of(name, LoKrConfig(r=8, rank_pattern=pattern)) == expected
+    assert alpha_of(name, LoKrConfig(alpha=8, alpha_pattern=pattern)) == expected
 
 
 def test_the_table_of_architectures_contains_that_of_peft():
