@@ -1,19 +1,9 @@
+# ruff: noqa: E501 (a table: one case a line)
 """The generator of sentences: rows, splits, labels, and that no word gives the label away."""
 
 from __future__ import annotations
 
-import random
-import re
-from collections import Counter
-
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-
-from experiments.tasks.sentences import KINDS, LARGEST_SIZE, SENTENCES, SPLITS, generate
+from experiments.tasks.sentences import KINDS, SENTENCES
 
 TASKS = tuple(SENTENCES)
 ACCEPTABLE, ENTAILMENT, EQUIVALENT = 1, 0, 1
