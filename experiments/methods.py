@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from experiments.plan import LANED
 from experiments.tasks.base import Task
 from experiments.trial import ADAPTER_KNOBS, Trial
 from lokr import LaneNoise, LaneStack, LoKrConfig, LoKrModel
@@ -50,7 +51,7 @@ def attach(trials: Sequence[Trial], task: Task) -> Adapted:
         ValueError: the method has no lanes and there are several trials.
     """
     method = trials[0].method
-    if method not in ("lokr", "head") and len(trials) > 1:
+    if method not in LANED and len(trials) > 1:
         raise ValueError(f"method {method!r} trains alone, got {len(trials)} lanes")
     model = task.model()
     base = _count(model.named_parameters(), lambda name: not _in_heads(name, task))
@@ -62,7 +63,7 @@ def attach(trials: Sequence[Trial], task: Task) -> Adapted:
         {"adapter": a, "head": head, "trainable": a + head + trained_base, "base": base}
         for a in adapter
     ]
-    return Adapted(adapted, method in ("lokr", "head"), noise, counts)
+    return Adapted(adapted, method in LANED, noise, counts)
 
 
 def lokr_config(trial: Trial, heads: Sequence[str]) -> LoKrConfig:

@@ -122,7 +122,7 @@ class _Run:
         if self.noise is not None:
             self.noise.advance()
         self.done += 1
-        if self.done % SHOW_EVERY == 0 or self.done == self.steps:
+        if self.done % SHOW_EVERY == 0 or self.done in (1, self.steps):
             self.on_step(self.done, self.steps, losses.mean().item())
         return losses.detach()
 

@@ -36,7 +36,11 @@ def load(trial: Trial, data: str | None = None) -> Task:
 
 def skeleton(trial: Trial) -> nn.Module:
     """The trial's model on the meta device, to count and compare adapters."""
-    return bases.skeleton(trial.base)
+    from experiments.tasks import glue
+
+    family, _, name = trial.task.partition("/")
+    labels = glue.TASKS[name].labels if family == "glue" and name in glue.TASKS else 2
+    return bases.skeleton(trial.base, labels)
 
 
 def _sentences(name: str, train_size: int | None) -> TextData:
