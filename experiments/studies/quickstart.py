@@ -10,7 +10,7 @@ from experiments.study import Study, grid
 
 SHARED = {
     "task": "sentences/acceptability",
-    "train_size": 800,
+    "train_size": 1120,
     "epochs": 3,
     "batch_size": 16,
     "max_length": 32,
