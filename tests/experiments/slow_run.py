@@ -7,6 +7,7 @@ long enough to be killed; started again after that, all are quick.
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,8 @@ def train_pack(trials: Sequence[Trial], **_: object) -> list[Outcome]:
     return [fakes.outcome(trial) for trial in trials]
 
 
+# A job in the background is started with SIGINT ignored, and hands that on: undo it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 train.train_pack = train_pack
 studies.names = lambda: ["slow"]
 studies.load = lambda name: STUDY
