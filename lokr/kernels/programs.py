@@ -1,0 +1,327 @@
+"""The Triton programs: ΔW·x and its gradients for a linear layer, each big tensor read once.
+
+    h = x·w2_bᵀ   u = w1·h   Δy = u·w2_aᵀ                        (low-rank w2)
+    z = x·w2ᵀ     Δy = w1·z                                       (full w2)
+
+A token of x is a (c, d) matrix and a token of y an (a, b) matrix, so a tile of tokens is loaded as
+(tokens·c, d) rows: contiguous in memory, and the left operand of a matrix product. ``_mix`` applies
+w1 in registers. Products run in the dtype of x and accumulate in fp32.
+
+Legend: n tokens of a lane; a, b, c, d, r as in :mod:`lokr.factors`; q stands for r or a block of b;
+P programs a lane that share its tokens out, each keeping its own sums of the factors' gradients
+(added up afterwards in a fixed order: the same result every time).
+Upper-case names are tile sizes, powers of two; tiles reach over the edges and are masked.
+"""
+
+# Triton's language is dynamic: names of dimensions are its arguments, upper case its constants.
+# ruff: noqa: N803, N806
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+
+PRECISION = tl.constexpr("ieee")
+"""fp32 inputs are multiplied as fp32, never as tf32 (torch's own default)."""
+
+
+@triton.jit
+def _widen(t, ROWS: tl.constexpr, K: tl.constexpr, WIDE: tl.constexpr):
+    """(ROWS, K) with zeros between its columns: (ROWS, WIDE), column k at k·WIDE/K.
+
+    Tensor cores sum over 16 entries or more; c and a are often 8 or fewer.
+    """
+    if K == WIDE:
+        return t
+    STEP: tl.constexpr = WIDE // K
+    first = tl.arange(0, STEP) == 0
+    t = tl.where(first[None, None, :], tl.reshape(t, (ROWS, K, 1)), 0.0).to(t.dtype)
+    return tl.reshape(t, (ROWS, WIDE))
+
+
+@triton.jit
+def _by_column(t, BN: tl.constexpr, K: tl.constexpr, Q: tl.constexpr):
+    """(BN·K, Q) -> (BN·Q, K): the axis that w1 sums over goes last."""
+    t = tl.permute(tl.reshape(t, (BN, K, Q)), (0, 2, 1))
+    return tl.reshape(t, (BN * Q, K))
+
+
+@triton.jit
+def _mix(t, w, BN: tl.constexpr, K: tl.constexpr, M: tl.constexpr, Q: tl.constexpr):
+    """w over the K axis of t (BN·K, Q): (BN·M, Q) fp32. ``w`` (WIDE, M) is from ``_load_w1``."""
+    WIDE: tl.constexpr = 16 if K < 16 else K
+    t = _widen(_by_column(t, BN, K, Q), BN * Q, K, WIDE)
+    m = tl.dot(t, w, input_precision=PRECISION)  # (BN·Q, M)
+    m = tl.permute(tl.reshape(m, (BN, Q, M)), (0, 2, 1))
+    return tl.reshape(m, (BN * M, Q))
+
+
+@triton.jit
+def _load_w1(
+    w1, k: tl.constexpr, m: tl.constexpr, stride_k: tl.constexpr, stride_m: tl.constexpr,
+    K: tl.constexpr, M: tl.constexpr,
+):  # fmt: skip
+    """w1 of one lane as the right operand (WIDE, M) of ``_mix``: fp32, zero rows between."""
+    WIDE: tl.constexpr = 16 if K < 16 else K
+    STEP: tl.constexpr = WIDE // K
+    wide = tl.arange(0, WIDE)
+    at_k = wide // STEP
+    at_m = tl.arange(0, M)
+    ok = ((wide % STEP == 0) & (at_k < k))[:, None] & (at_m < m)[None, :]
+    return tl.load(w1 + at_k[:, None] * stride_k + at_m[None, :] * stride_m, mask=ok, other=0.0)
+
+
+@triton.jit
+def _load(
+    matrix, rows, columns, stride_row: tl.constexpr, stride_column: tl.constexpr,
+    size_rows: tl.constexpr, size_columns: tl.constexpr,
+):  # fmt: skip
+    """A masked (rows, columns) tile of a small matrix."""
+    ok = (rows < size_rows)[:, None] & (columns < size_columns)[None, :]
+    at = rows[:, None] * stride_row + columns[None, :] * stride_column
+    return tl.load(matrix + at, mask=ok, other=0.0)
+
+
+@triton.jit
+def _start(tile, lane, n, width, BN: tl.constexpr):
+    """Where a tile of tokens begins in (L·n, width): the only offset that needs 64 bits."""
+    return (lane.to(tl.int64) * n + tile * BN) * width
+
+
+@triton.jit
+def _rows(tile, n, k: tl.constexpr, BN: tl.constexpr, K: tl.constexpr):
+    """Rows of a tile of tokens in (n·k, …), from the tile's start, and which of them exist."""
+    row = tl.arange(0, BN * K)
+    if k == K:
+        return row, tile * BN + row // K < n
+    part = row % K
+    return row // K * k + part, (tile * BN + row // K < n) & (part < k)
+
+
+@triton.jit
+def _inside(ok, columns, size: tl.constexpr, WIDTH: tl.constexpr):
+    """Mask of a tile: rows that exist, and columns if ``WIDTH`` does not divide their number."""
+    if size % WIDTH == 0:
+        return tl.broadcast_to(ok[:, None], (ok.shape[0], WIDTH))
+    return ok[:, None] & (columns < size)[None, :]
+
+
+@triton.jit
+def _project(
+    x, weight, rows, ok, q0, d: tl.constexpr, q: tl.constexpr,
+    ROWS: tl.constexpr, Q: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """x·weightᵀ for rows of x (…, d) and rows q0… of weight (q, d): (ROWS, Q) fp32."""
+    total = tl.zeros((ROWS, Q), tl.float32)
+    at_q = q0 + tl.arange(0, Q)
+    for d0 in range(0, d, BD):
+        at_d = d0 + tl.arange(0, BD)
+        inside = _inside(ok, at_d, d, BD)
+        tile = tl.load(x + rows[:, None] * d + at_d[None, :], mask=inside, other=0.0)
+        right = _load(weight, at_d, at_q, 1, d, d, q).to(tile.dtype)
+        total = tl.dot(tile, right, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def forward(
+    x, w1, w2, w2_a, bias, y, u, n,
+    a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
+    BIAS: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
+    Q: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """y = Δy + bias and, with a low-rank w2 (r > 0), u. One program: BN tokens of one lane.
+
+    ``w2`` is w2_b (L, r, d), or the full w2 (L, b, d), of which a program takes Q rows.
+    x (L·n, c·d), w1 (L, a, c), w2_a (L, b, r), y (L·n, a·b), u (L·n, a·r).
+    """
+    tile, q0, lane = tl.program_id(0), tl.program_id(1) * Q, tl.program_id(2)
+    q: tl.constexpr = r if r > 0 else b
+    dtype = x.dtype.element_ty
+    rows, ok = _rows(tile, n, c, BN, C)
+    x += _start(tile, lane, n, c * d, BN)
+    h = _project(x, w2 + lane * q * d, rows, ok, q0, d, q, BN * C, Q, BD)
+    mixer = _load_w1(w1 + lane * a * c, c, a, 1, c, C, A)  # (c, a)
+    m = _mix(h.to(dtype), mixer.to(dtype), BN, C, A, Q)  # (BN·A, Q)
+    rows, ok = _rows(tile, n, a, BN, A)
+    y += _start(tile, lane, n, a * b, BN)
+    at_q = q0 + tl.arange(0, Q)
+    if r > 0:
+        m = m.to(dtype)
+        u += _start(tile, lane, n, a * r, BN)
+        tl.store(u + rows[:, None] * r + at_q[None, :], m, mask=_inside(ok, at_q, r, Q))
+        for b0 in range(0, b, BB):
+            at_b = b0 + tl.arange(0, BB)
+            right = _load(w2_a + lane * b * r, at_q, at_b, 1, r, r, b).to(dtype)  # (r, b)
+            delta = tl.dot(m, right, input_precision=PRECISION)
+            _store_y(y, delta, bias, rows, ok, at_b, a, b, BIAS, BN * A, A, BB)
+    else:
+        _store_y(y, m, bias, rows, ok, at_q, a, b, BIAS, BN * A, A, Q)
+
+
+@triton.jit
+def _store_y(
+    y, delta, bias, rows, ok, at_b, a: tl.constexpr, b: tl.constexpr,
+    BIAS: tl.constexpr, ROWS: tl.constexpr, A: tl.constexpr, BB: tl.constexpr,
+):  # fmt: skip
+    inside = _inside(ok, at_b, b, BB)
+    if BIAS:
+        at = (tl.arange(0, ROWS) % A * b)[:, None] + at_b[None, :]
+        delta += tl.load(bias + at, mask=inside, other=0.0).to(tl.float32)
+    at = rows[:, None] * b + at_b[None, :]
+    tl.store(y + at, delta.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def backward_out(
+    gy, u, w2_a, gu, g_w2_a, n, lanes,
+    a: tl.constexpr, b: tl.constexpr, r: tl.constexpr,
+    BN: tl.constexpr, A: tl.constexpr, R: tl.constexpr, BB: tl.constexpr,
+):  # fmt: skip
+    """What the output's gradient gives of a low-rank layer: gu = gy·w2_a, and w2_a's gradient.
+
+    One program: every P-th tile of a lane's tokens, and BB of the b columns.
+    gy (L·n, a·b); gu (blocks of b, L·n, a·r) to be summed; g_w2_a (P, L, b, r).
+    """
+    first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    at_b = block * BB + tl.arange(0, BB)
+    at_r = tl.arange(0, R)
+    dtype = gy.dtype.element_ty
+    right = _load(w2_a + lane * b * r, at_b, at_r, r, 1, b, r).to(dtype)  # (b, r)
+    total = tl.zeros((BB, R), tl.float32)
+    gu += block.to(tl.int64) * lanes * n * a * r
+    for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
+        rows, ok = _rows(tile, n, a, BN, A)
+        at = rows[:, None] * b + at_b[None, :]
+        inside = _inside(ok, at_b, b, BB)
+        g = tl.load(gy + _start(tile, lane, n, a * b, BN) + at, mask=inside, other=0.0)
+        at = rows[:, None] * r + at_r[None, :]
+        narrow = _inside(ok, at_r, r, R)
+        start = _start(tile, lane, n, a * r, BN)
+        middle = tl.load(u + start + at, mask=narrow, other=0.0)
+        gm = tl.dot(g, right, input_precision=PRECISION)
+        tl.store(gu + start + at, gm.to(gu.dtype.element_ty), mask=narrow)
+        total = tl.dot(tl.trans(g), middle, total, input_precision=PRECISION)
+    out = g_w2_a + (first * lanes + lane).to(tl.int64) * b * r
+    here = (at_b < b)[:, None] & (at_r < r)[None, :]
+    tl.store(out + at_b[:, None] * r + at_r[None, :], total, mask=here)
+
+
+@triton.jit
+def backward_in(
+    gu, x, w1, w2_b, gx, g_w2_b, g_w1, n, lanes,
+    a: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
+    BLOCKS: tl.constexpr, NEEDS_X: tl.constexpr, BN: tl.constexpr,
+    A: tl.constexpr, C: tl.constexpr, R: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """What gu gives of a low-rank layer: Δgx, and the gradients of w2_b and w1.
+
+    One program: every P-th tile of a lane's tokens, and BD of the d columns. BLOCKS parts of gu are
+    added. x, gx (L·n, c·d); g_w2_b (P, L, r, d); g_w1 (P·blocks of d, L, a, c).
+    """
+    first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    at_d = block * BD + tl.arange(0, BD)
+    at_r = tl.arange(0, R)
+    dtype = x.dtype.element_ty
+    right = _load(w2_b + lane * r * d, at_r, at_d, d, 1, r, d).to(dtype)  # (r, d)
+    mixer = _load_w1(w1 + lane * a * c, a, c, c, 1, A, C).to(dtype)  # (a, c)
+    total_b = tl.zeros((BD, R), tl.float32)
+    WIDE: tl.constexpr = 16 if A < 16 else A
+    total_1 = tl.zeros((WIDE, C), tl.float32)
+    size = lanes.to(tl.int64) * n * a * r
+    for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
+        rows, ok = _rows(tile, n, a, BN, A)
+        narrow = _inside(ok, at_r, r, R)
+        at = rows[:, None] * r + at_r[None, :]
+        parts = gu + _start(tile, lane, n, a * r, BN)
+        gm = tl.load(parts + at, mask=narrow, other=0.0)
+        for part in tl.static_range(1, BLOCKS):
+            gm += tl.load(parts + part * size + at, mask=narrow, other=0.0)
+        gm = gm.to(dtype)  # (BN·A, R)
+        rows, ok = _rows(tile, n, c, BN, C)
+        inside = _inside(ok, at_d, d, BD)
+        at = rows[:, None] * d + at_d[None, :]
+        start = _start(tile, lane, n, c * d, BN)
+        xt = tl.load(x + start + at, mask=inside, other=0.0)  # (BN·C, BD)
+        gh = _mix(gm, mixer, BN, A, C, R).to(dtype)  # (BN·C, R)
+        if NEEDS_X:
+            delta = tl.dot(gh, right, input_precision=PRECISION)
+            tl.store(gx + start + at, delta.to(dtype), mask=inside)
+        total_b = tl.dot(tl.trans(xt), gh, total_b, input_precision=PRECISION)
+        h = tl.dot(xt, tl.trans(right), input_precision=PRECISION).to(dtype)  # (BN·C, R)
+        left = tl.trans(_widen(_by_column(gm, BN, A, R), BN * R, A, WIDE))
+        by_c = _by_column(h, BN, C, R)
+        total_1 = tl.dot(left, by_c, total_1, input_precision=PRECISION)
+    here = (at_d < d)[:, None] & (at_r < r)[None, :]
+    out = g_w2_b + (first * lanes + lane).to(tl.int64) * r * d
+    tl.store(out + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
+    program = first * tl.num_programs(1) + block
+    _store_g_w1(g_w1 + (program * lanes + lane).to(tl.int64) * a * c, total_1, a, c, WIDE, A, C)
+
+
+@triton.jit
+def _store_g_w1(
+    out, total, a: tl.constexpr, c: tl.constexpr,
+    WIDE: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
+):  # fmt: skip
+    """Store the rows of total (WIDE, C) that are rows of w1, see ``_widen``."""
+    wide = tl.arange(0, WIDE)
+    row = wide // (WIDE // A)
+    column = tl.arange(0, C)
+    here = ((wide % (WIDE // A) == 0) & (row < a))[:, None] & (column < c)[None, :]
+    tl.store(out + row[:, None] * c + column[None, :], total, mask=here)
+
+
+@triton.jit
+def backward_full(
+    gy, x, w1, w2, gz, gx, g_w2, g_w1, n, lanes,
+    a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr,
+    WHOLE: tl.constexpr, NEEDS_X: tl.constexpr, BN: tl.constexpr,
+    A: tl.constexpr, C: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """The gradients of a layer with a full w2: w1's, and gz = w1ᵀ·gy or what follows from it.
+
+    One program: every P-th tile of a lane's tokens, and BB of the b columns. WHOLE: w2 fits a tile
+    (BB >= b and BD >= d), so Δgx and w2's gradient are taken here; else gz is stored for two
+    ordinary matrix products. g_w1 (P·blocks of b, L, a, c); g_w2 (P, L, b, d); gz (L·n, c·b).
+    """
+    first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    at_b = block * BB + tl.arange(0, BB)
+    at_d = tl.arange(0, BD)
+    dtype = x.dtype.element_ty
+    mixer = _load_w1(w1 + lane * a * c, a, c, c, 1, A, C).to(dtype)  # (a, c)
+    w2 += lane * b * d
+    if WHOLE:
+        right = _load(w2, at_b, at_d, d, 1, b, d).to(dtype)  # (b, d)
+    total_2 = tl.zeros((BB, BD), tl.float32)
+    WIDE: tl.constexpr = 16 if A < 16 else A
+    total_1 = tl.zeros((WIDE, C), tl.float32)
+    for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
+        rows, ok = _rows(tile, n, a, BN, A)
+        at = rows[:, None] * b + at_b[None, :]
+        inside = _inside(ok, at_b, b, BB)
+        g = tl.load(gy + _start(tile, lane, n, a * b, BN) + at, mask=inside, other=0.0)
+        rows, ok = _rows(tile, n, c, BN, C)
+        gm = _mix(g, mixer, BN, A, C, BB).to(dtype)  # (BN·C, BB)
+        start = _start(tile, lane, n, c * d, BN)
+        if WHOLE:
+            inside = _inside(ok, at_d, d, BD)
+            at = rows[:, None] * d + at_d[None, :]
+            xt = tl.load(x + start + at, mask=inside, other=0.0)
+            z = tl.dot(xt, tl.trans(right), input_precision=PRECISION)
+            if NEEDS_X:
+                delta = tl.dot(gm, right, input_precision=PRECISION)
+                tl.store(gx + start + at, delta.to(dtype), mask=inside)
+            total_2 = tl.dot(tl.trans(gm), xt, total_2, input_precision=PRECISION)
+        else:
+            z = _project(x + start, w2, rows, ok, block * BB, d, b, BN * C, BB, BD)
+            at = _start(tile, lane, n, c * b, BN) + rows[:, None] * b + at_b[None, :]
+            tl.store(gz + at, gm, mask=_inside(ok, at_b, b, BB))
+        left = tl.trans(_widen(_by_column(g, BN, A, BB), BN * BB, A, WIDE))
+        by_c = _by_column(z.to(dtype), BN, C, BB)
+        total_1 = tl.dot(left, by_c, total_1, input_precision=PRECISION)
+    program = first * tl.num_programs(1) + block
+    _store_g_w1(g_w1 + (program * lanes + lane).to(tl.int64) * a * c, total_1, a, c, WIDE, A, C)
+    if WHOLE:
+        here = (at_b < b)[:, None] & (at_d < d)[None, :]
+        out = g_w2 + (first * lanes + lane).to(tl.int64) * b * d
+        tl.store(out + at_b[:, None] * d + at_d[None, :], total_2, mask=here)
