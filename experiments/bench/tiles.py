@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from lokr.kernels import linear, programs
-from lokr.kernels.linear import Dims, _pow2
+from lokr.kernels import linear, programs, tiles
+from lokr.kernels.tiles import Dims, Tile, _power
 
 SHAPES = {
     "768x768 f8 r8": Dims(1, 32768, 8, 96, 8, 96, 8),
@@ -36,53 +36,37 @@ SHAPES = {
     "768x768 f-1 r8": Dims(1, 4096, 24, 32, 24, 32, 8),
     "3072x768 f-1 r8": Dims(1, 4096, 48, 64, 24, 32, 8),
     "3072x3072 f8 full": Dims(1, 4096, 8, 384, 8, 384, 0),
+    "768x768 f-1 full": Dims(1, 4096, 24, 32, 24, 32, 0),
     "16 lanes 384x384 f-1 full": Dims(16, 4096, 16, 24, 16, 24, 0),
 }
 PER_SM = (2, 4)
 BANDWIDTH = 3.0e12  # bytes a second, a copy on an H100
+PROGRAMS = {
+    "forward": ("BB", "BD"),
+    "backward_low_rank": (),
+    "backward_out": ("BB",),
+    "backward_in": ("BD",),
+    "backward_full": (),
+    "mix": ("BB",),
+    "mix_backward": ("BB",),
+}
+"""Program -> those of its tile sizes that are free."""
 
 
-def candidates(program: str, s: Dims) -> Iterator[dict[str, Any]]:
+def candidates(program: str, s: Dims) -> Iterator[Tile]:
     """Tiles worth trying."""
-    tall = max(_pow2(s.a), _pow2(s.c))
-    r = max(16, _pow2(s.r)) if s.r else 0
-    b, d = max(16, _pow2(s.b)), max(16, _pow2(s.d))
-    a_c = {"A": _pow2(s.a), "C": _pow2(s.c)}
-    tokens = sorted({max(1, rows // tall) for rows in (64, 128, 256)})
-    if program == "forward":
-        axes = itertools.product(
-            tokens, {min(b, 32), min(b, 64), min(b, 128)}, {min(d, 32), min(d, 64), min(d, 128)},
-            (4, 8), (3,),
-        )  # fmt: skip
-        for bn, bb, bd, warps, stages in axes:
-            q = r or bb
-            yield {"BN": bn, **a_c, "Q": q, "BB": bb, "BD": bd, **_launch(warps, stages)}
-    elif program == "backward_out":
-        tokens = sorted({max(1, rows // _pow2(s.a)) for rows in (32, 64, 128, 256)})
-        axes = itertools.product(
-            tokens, {min(b, 64), min(b, 128), min(b, 256), min(b, 512)}, (4, 8), (2, 4)
-        )
-        for bn, bb, warps, stages in axes:
-            if bn * a_c["A"] * bb <= 32768:
-                yield {"BN": bn, "A": a_c["A"], "R": r, "BB": bb, **_launch(warps, stages)}
-    elif program == "backward_in":
-        tokens = sorted({max(1, rows // tall) for rows in (32, 64, 128, 256)})
-        axes = itertools.product(
-            tokens, {min(d, 64), min(d, 128), min(d, 256), min(d, 512)}, (4, 8), (1, 2, 3)
-        )
-        for bn, bd, warps, stages in axes:
-            if bn * a_c["C"] * bd <= 32768:
-                yield {"BN": bn, **a_c, "R": r, "BD": bd, **_launch(warps, stages)}
-    else:
-        whole = max(s.b, s.d) <= linear.WHOLE
-        sizes = [(b, d)] if whole else [(64, 32), (64, 64), (128, 32), (128, 64)]
-        for bn, (bb, bd), warps, stages in itertools.product(tokens, sizes, (4, 8), (1, 2, 3)):
-            tile = {"WHOLE": whole, "BN": bn, **a_c, "BB": bb, "BD": bd}
-            yield {**tile, **_launch(warps, stages)}
-
-
-def _launch(warps: int, stages: int) -> dict[str, int]:
-    return {"num_warps": warps, "num_stages": stages}
+    usual = getattr(tiles, program)(s, torch.bfloat16)
+    tall = _power(s.a) if program == "backward_out" else max(_power(s.a), _power(s.c))
+    tokens = sorted({max(1, rows // tall) for rows in (32, 64, 128, 256)})
+    free = PROGRAMS[program]
+    widths = {"BB": s.b, "BD": s.d}
+    choices = [{min(_power(widths[name], 16), w) for w in (32, 64, 128, 256, 512)} for name in free]
+    stages = (3,) if program == "forward" else (1,) if program == "mix" else (2, 3)
+    for bn, warps, depth, *sizes in itertools.product(tokens, (4, 8), stages, *choices):
+        tile = {**usual, "BN": bn, **dict(zip(free, sizes, strict=True))}
+        width = max(tile.get("BB", 16), tile.get("BD", 16))
+        if 1024 <= bn * tall * width <= 16384:
+            yield {**tile, "num_warps": warps, "num_stages": depth}
 
 
 class Buffers:
@@ -103,39 +87,49 @@ class Buffers:
         self.bias = torch.randn(s.a * s.b, device="cuda", dtype=torch.bfloat16)
 
 
-def call(program: str, s: Dims, t: Buffers, tile: dict[str, Any], per_sm: int) -> Any:
-    """Grid and arguments of one launch."""
-    f32 = {"dtype": torch.float32, "device": "cuda"}
+def call(program: str, s: Dims, t: Buffers, tile: Tile, per_sm: int) -> Any:
+    """Program, grid, arguments and constants of one launch."""
+    count = tiles.count(s, tile)
     if program == "forward":
-        blocks = 1 if s.r else -(-s.b // tile["Q"])
-        grid = (-(-s.n // tile["BN"]), blocks, s.lanes)
         right = t.w2_b if s.r else t.w2
         args = (t.x, t.w1, right, t.w2_a, t.bias, t.y, t.u, s.n, *s[2:])
-        return programs.forward, grid, args, {"BIAS": True, **tile}
+        flags = {"BIAS": True, "KEEP_U": tiles.keeps_u(s)}
+        return programs.forward, (count, s.lanes), args, {**flags, **tile}
+    blocks = -(-s.b // tile["BB"]) if program in ("backward_out", "mix", "mix_backward") else 1
+    blocks = -(-s.d // tile["BD"]) if program == "backward_in" else blocks
+    if program == "mix":
+        args = (t.gz, t.w1, t.bias, t.y, s.n, s.a, s.b, s.c)
+        return programs.mix, (count, blocks, s.lanes), args, {"BIAS": True, **tile}
     sms = torch.cuda.get_device_properties(0).multi_processor_count
-    width = {"backward_out": ("BB", s.b), "backward_in": ("BD", s.d), "backward_full": ("BB", s.b)}
-    name, size = width[program]
-    blocks = -(-size // tile[name])
-    p = max(1, min(-(-s.n // tile["BN"]), -(-per_sm * sms // (s.lanes * blocks))))
-    g_w1 = torch.empty(p * blocks, s.lanes, s.a, s.c, **f32)
+    p = max(1, min(count, -(-per_sm * sms // (s.lanes * blocks))))
+    sums = [linear._sums(p * blocks, f) for f in (t.w1, t.w2_a, t.w2_b, t.w2)]
+    sizes = (s.n, s.lanes)
+    size = s.lanes * s.n * s.a * s.r
+    grid = (p, blocks, s.lanes)
     if program == "backward_out":
-        gu = torch.empty(blocks, s.lanes * s.n, s.a * s.r, device="cuda")
+        gu = torch.empty(blocks, size, device="cuda")
         gu = gu if blocks > 1 else gu.to(t.x.dtype)
-        out = torch.empty(p, s.lanes, s.b, s.r, **f32)
-        args = (t.gy, t.u, t.w2_a, gu, out, s.n, s.lanes, s.a, s.b, s.r)
-        return programs.backward_out, (p, blocks, s.lanes), args, tile
+        args = (t.gy, t.u, t.w2_a, gu, sums[1], *sizes, size, s.a, s.b, s.r)
+        return programs.backward_out, grid, args, tile
     if program == "backward_in":
-        out = torch.empty(p, s.lanes, s.r, s.d, **f32)
-        args = (t.u, t.x, t.w1, t.w2_b, t.gx, out, g_w1, s.n, s.lanes, s.a, s.c, s.d, s.r)
-        flags = {"BLOCKS": 1, "NEEDS_X": True}
-        return programs.backward_in, (p, blocks, s.lanes), args, {**flags, **tile}
-    g_w2 = torch.empty(p, s.lanes, s.b, s.d, **f32)
-    args = (t.gy, t.x, t.w1, t.w2, t.gz, t.gx, g_w2, g_w1, s.n, s.lanes, *s[2:6])
-    return programs.backward_full, (p, blocks, s.lanes), args, {"NEEDS_X": True, **tile}
+        args = (t.u, t.x, t.w1, t.w2_b, t.gx, sums[2], sums[0], *sizes, size, s.a, s.c, s.d, s.r)
+        return programs.backward_in, grid, args, {"BLOCKS": 1, "NEEDS_X": True, **tile}
+    if program == "mix_backward":
+        args = (t.gy, t.gz, t.w1, t.gz, sums[0], *sizes, s.a, s.b, s.c)
+        return programs.mix_backward, grid, args, tile
+    if program == "backward_low_rank":
+        args = (t.gy, t.x, t.w1, t.w2_a, t.w2_b, t.gx, *sums[1:3], sums[0], *sizes, *s[2:])
+        return programs.backward_low_rank, (p, s.lanes), args, {"NEEDS_X": True, **tile}
+    args = (t.gy, t.x, t.w1, t.w2, t.gx, sums[3], sums[0], *sizes, *s[2:6])
+    return programs.backward_full, (p, s.lanes), args, {"NEEDS_X": True, **tile}
 
 
 def programs_for(s: Dims) -> tuple[str, ...]:
-    return ("forward", "backward_out", "backward_in") if s.r else ("forward", "backward_full")
+    """Those that a layer of these sizes runs."""
+    if s.r:
+        in_a_tile = ("forward", "backward_low_rank")
+        return in_a_tile if tiles.in_a_tile(s) else ("forward", "backward_out", "backward_in")
+    return ("forward", "backward_full") if tiles.in_a_tile(s) else ("mix", "mix_backward")
 
 
 def compile_only(job: tuple[str, str]) -> None:
@@ -151,7 +145,7 @@ def compile_only(job: tuple[str, str]) -> None:
             continue
 
 
-def seconds(program: str, s: Dims, sets: list[Buffers], tile: dict[str, Any], per_sm: int) -> float:
+def seconds(program: str, s: Dims, sets: list[Buffers], tile: Tile, per_sm: int) -> float:
     """Median seconds of a launch, over rotating buffers."""
     calls = [call(program, s, t, tile, per_sm) for t in sets]
     return graph_seconds([partial(kernel[grid], *args, **kw) for kernel, grid, args, kw in calls])
@@ -180,8 +174,48 @@ def graph_seconds(calls: list[Callable[[], Any]]) -> float:
 def floor(program: str, s: Dims) -> float:
     """Seconds that the bytes of a program take."""
     x, y = s.lanes * s.n * s.c * s.d * 2, s.lanes * s.n * s.a * s.b * 2
-    moved = {"forward": x + y, "backward_out": y, "backward_in": 2 * x, "backward_full": 2 * x + y}
+    u, z = s.lanes * s.n * s.a * s.r * 2, s.lanes * s.n * s.c * s.b * 2
+    moved = {
+        "forward": x + y + (u if tiles.keeps_u(s) else 0),
+        "backward_low_rank": 2 * x + y,
+        "backward_out": y + 2 * u,
+        "backward_in": 2 * x + u,
+        "backward_full": 2 * x + y,
+        "mix": z + y,
+        "mix_backward": y + 2 * z,
+    }
     return moved[program] / BANDWIDTH
+
+
+def layers(names: list[str]) -> None:
+    """Forward and backward of whole layers, in one part and in several."""
+    for name in names:
+        s = SHAPES[name]
+        size = s.lanes * s.n * (s.c * s.d + s.a * s.b) * 2
+        count = max(2, min(6, int(200e6 // size) + 1))
+        weight = torch.randn(s.a * s.b, s.c * s.d, device="cuda", dtype=torch.bfloat16)
+        sets = [Buffers(s) for _ in range(count)]
+        frozen = [partial(_frozen, t, weight) for t in sets]
+        row = [f"{name:28s} frozen {graph_seconds(frozen) * 1e6:6.1f} us"]
+        for cached in (0, 16, 24, 32, 48, 64):
+            tiles.CACHED = cached * 2**20
+            if cached and (tiles.pieces(s, torch.bfloat16) == 1 or cached * 2**20 > size):
+                continue
+            took = graph_seconds([partial(_adapted, s, t, weight) for t in sets])
+            row.append(f"{cached or 'all'} {took * 1e6:6.1f}")
+        tiles.CACHED = 0
+        print("  ".join(row), flush=True)
+
+
+def _frozen(t: Buffers, weight: torch.Tensor) -> None:
+    torch.mm(t.x, weight.t())
+    torch.mm(t.gy, weight)
+
+
+def _adapted(s: Dims, t: Buffers, weight: torch.Tensor) -> None:
+    factors = (t.w1, None, t.w2_a, t.w2_b) if s.r else (t.w1, t.w2, None, None)
+    _, u = linear._forward(t.x, weight, t.bias, *factors)
+    linear._backward(t.gy, t.x, u, weight, *factors, True)
 
 
 def main() -> None:
@@ -189,10 +223,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", help="write all timings here, as JSON")
     parser.add_argument("--only", default="", help="shapes whose name contains this")
+    parser.add_argument("--programs", default=",".join(PROGRAMS), help="programs to measure")
     parser.add_argument("--processes", type=int, default=16, help="compilers side by side")
     options = parser.parse_args()
     names = [name for name in SHAPES if options.only in name]
-    jobs = [(name, program) for name in names for program in programs_for(SHAPES[name])]
+    layers(names)
+    jobs = [
+        (name, program)
+        for name in names
+        for program in programs_for(SHAPES[name])
+        if program in options.programs.split(",")
+    ]
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
         for done, _ in enumerate(pool.imap_unordered(compile_only, jobs), 1):
             print(f"compiled {done}/{len(jobs)}", end="\r", file=sys.stderr, flush=True)
@@ -203,11 +244,12 @@ def main() -> None:
         sets = [Buffers(s) for _ in range(max(2, min(8, int(200e6 // size) + 1)))]
         rows = []
         for tile in candidates(program, s):
-            for per_sm in (0,) if program == "forward" else PER_SM:
+            for per_sm in (0,) if program in ("forward", "mix") else PER_SM:
                 try:
                     took = seconds(program, s, sets, tile, per_sm)
                 except Exception as error:
-                    print(name, program, tile, type(error).__name__, str(error)[:80])
+                    failed = f"{type(error).__name__} {str(error)[:60]!r}"
+                    print(name, program, list(tile.values()), failed)
                     continue
                 rows.append({"seconds": took, "per_sm": per_sm, **tile})
         rows.sort(key=lambda row: row["seconds"])

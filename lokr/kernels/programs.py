@@ -107,12 +107,12 @@ def _inside(ok, columns, size: tl.constexpr, WIDTH: tl.constexpr):
 
 @triton.jit
 def _project(
-    x, weight, rows, ok, q0, d: tl.constexpr, q: tl.constexpr,
+    x, weight, rows, ok, d: tl.constexpr, q: tl.constexpr,
     ROWS: tl.constexpr, Q: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """x·weightᵀ for rows of x (…, d) and rows q0… of weight (q, d): (ROWS, Q) fp32."""
+    """x·weightᵀ for rows of x (…, d) and a small weight (q, d): (ROWS, Q) fp32."""
     total = tl.zeros((ROWS, Q), tl.float32)
-    at_q = q0 + tl.arange(0, Q)
+    at_q = tl.arange(0, Q)
     for d0 in range(0, d, BD):
         at_d = d0 + tl.arange(0, BD)
         inside = _inside(ok, at_d, d, BD)
@@ -122,33 +122,34 @@ def _project(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def forward(
     x, w1, w2, w2_a, bias, y, u, n,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
-    BIAS: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
+    BIAS: tl.constexpr, KEEP_U: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
     Q: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """y = Δy + bias and, with a low-rank w2 (r > 0), u. One program: BN tokens of one lane.
+    """y = Δy + bias and, if KEEP_U, u. One program: BN tokens of one lane.
 
-    ``w2`` is w2_b (L, r, d), or the full w2 (L, b, d), of which a program takes Q rows.
+    ``w2`` is w2_b (L, r, d); or, if r = 0, a full w2 (L, b, d) of at most Q rows.
     x (L·n, c·d), w1 (L, a, c), w2_a (L, b, r), y (L·n, a·b), u (L·n, a·r).
     """
-    tile, q0, lane = tl.program_id(0), tl.program_id(1) * Q, tl.program_id(2)
+    tile, lane = tl.program_id(0), tl.program_id(1)
     q: tl.constexpr = r if r > 0 else b
     dtype = x.dtype.element_ty
     rows, ok = _rows(tile, n, c, BN, C)
     x += _start(tile, lane, n, c * d, BN)
-    h = _project(x, w2 + lane * q * d, rows, ok, q0, d, q, BN * C, Q, BD)
+    h = _project(x, w2 + lane * q * d, rows, ok, d, q, BN * C, Q, BD)
     mixer = _load_w1(w1 + lane * a * c, c, a, 1, c, C, A)  # (c, a)
     m = _mix(h.to(dtype), mixer.to(dtype), BN, C, A, Q)  # (BN·A, Q)
     rows, ok = _rows(tile, n, a, BN, A)
     y += _start(tile, lane, n, a * b, BN)
-    at_q = q0 + tl.arange(0, Q)
+    at_q = tl.arange(0, Q)
     if r > 0:
         m = m.to(dtype)
-        u += _start(tile, lane, n, a * r, BN)
-        tl.store(u + rows[:, None] * r + at_q[None, :], m, mask=_inside(ok, at_q, r, Q))
+        if KEEP_U:
+            u += _start(tile, lane, n, a * r, BN)
+            tl.store(u + rows[:, None] * r + at_q[None, :], m, mask=_inside(ok, at_q, r, Q))
         for b0 in range(0, b, BB):
             at_b = b0 + tl.arange(0, BB)
             right = _load(w2_a + lane * b * r, at_q, at_b, 1, r, r, b).to(dtype)  # (r, b)
@@ -171,16 +172,17 @@ def _store_y(
     tl.store(y + at, delta.to(y.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "lanes", "size"])
 def backward_out(
-    gy, u, w2_a, gu, g_w2_a, n, lanes,
+    gy, u, w2_a, gu, g_w2_a, n, lanes, size,
     a: tl.constexpr, b: tl.constexpr, r: tl.constexpr,
     BN: tl.constexpr, A: tl.constexpr, R: tl.constexpr, BB: tl.constexpr,
 ):  # fmt: skip
     """What the output's gradient gives of a low-rank layer: gu = gy·w2_a, and w2_a's gradient.
 
     One program: every P-th tile of a lane's tokens, and BB of the b columns.
-    gy (L·n, a·b); gu (blocks of b, L·n, a·r) to be summed; g_w2_a (P, L, b, r).
+    gy (L·n, a·b); gu (blocks of b, L·n, a·r) to be summed, ``size`` numbers a block;
+    g_w2_a (P, L, b, r).
     """
     first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     at_b = block * BB + tl.arange(0, BB)
@@ -188,7 +190,7 @@ def backward_out(
     dtype = gy.dtype.element_ty
     right = _load(w2_a + lane * b * r, at_b, at_r, r, 1, b, r).to(dtype)  # (b, r)
     total = tl.zeros((BB, R), tl.float32)
-    gu += block.to(tl.int64) * lanes * n * a * r
+    gu += block.to(tl.int64) * size
     for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
         rows, ok = _rows(tile, n, a, BN, A)
         at = rows[:, None] * b + at_b[None, :]
@@ -206,17 +208,18 @@ def backward_out(
     tl.store(out + at_b[:, None] * r + at_r[None, :], total, mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n", "lanes", "size"])
 def backward_in(
-    gu, x, w1, w2_b, gx, g_w2_b, g_w1, n, lanes,
+    gu, x, w1, w2_b, gx, g_w2_b, g_w1, n, lanes, size,
     a: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
     BLOCKS: tl.constexpr, NEEDS_X: tl.constexpr, BN: tl.constexpr,
     A: tl.constexpr, C: tl.constexpr, R: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """What gu gives of a low-rank layer: Δgx, and the gradients of w2_b and w1.
 
-    One program: every P-th tile of a lane's tokens, and BD of the d columns. BLOCKS parts of gu are
-    added. x, gx (L·n, c·d); g_w2_b (P, L, r, d); g_w1 (P·blocks of d, L, a, c).
+    One program: every P-th tile of a lane's tokens, and BD of the d columns. BLOCKS parts of gu,
+    ``size`` numbers each, are added. x, gx (L·n, c·d); g_w2_b (P, L, r, d);
+    g_w1 (P·blocks of d, L, a, c).
     """
     first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     at_d = block * BD + tl.arange(0, BD)
@@ -227,7 +230,6 @@ def backward_in(
     total_b = tl.zeros((BD, R), tl.float32)
     WIDE: tl.constexpr = 16 if A < 16 else A
     total_1 = tl.zeros((WIDE, C), tl.float32)
-    size = lanes.to(tl.int64) * n * a * r
     for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
         rows, ok = _rows(tile, n, a, BN, A)
         narrow = _inside(ok, at_r, r, R)
@@ -235,7 +237,7 @@ def backward_in(
         parts = gu + _start(tile, lane, n, a * r, BN)
         gm = tl.load(parts + at, mask=narrow, other=0.0)
         for part in tl.static_range(1, BLOCKS):
-            gm += tl.load(parts + part * size + at, mask=narrow, other=0.0)
+            gm += tl.load(parts + part * size.to(tl.int64) + at, mask=narrow, other=0.0)
         gm = gm.to(dtype)  # (BN·A, R)
         rows, ok = _rows(tile, n, c, BN, C)
         inside = _inside(ok, at_d, d, BD)
@@ -271,57 +273,151 @@ def _store_g_w1(
     tl.store(out + row[:, None] * c + column[None, :], total, mask=here)
 
 
-@triton.jit
-def backward_full(
-    gy, x, w1, w2, gz, gx, g_w2, g_w1, n, lanes,
-    a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr,
-    WHOLE: tl.constexpr, NEEDS_X: tl.constexpr, BN: tl.constexpr,
-    A: tl.constexpr, C: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+@triton.jit(do_not_specialize=["n", "lanes"])
+def backward_low_rank(
+    gy, x, w1, w2_a, w2_b, gx, g_w2_a, g_w2_b, g_w1, n, lanes,
+    a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
+    NEEDS_X: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
+    R: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of a layer with a full w2: w1's, and gz = w1ᵀ·gy or what follows from it.
+    """All gradients of a low-rank layer whose w2 fits a tile (BB >= b and BD >= d).
 
-    One program: every P-th tile of a lane's tokens, and BB of the b columns. WHOLE: w2 fits a tile
-    (BB >= b and BD >= d), so Δgx and w2's gradient are taken here; else gz is stored for two
-    ordinary matrix products. g_w1 (P·blocks of b, L, a, c); g_w2 (P, L, b, d); gz (L·n, c·b).
+    h and u are taken from x again, and gu stays in registers. One program: every P-th tile of a
+    lane's tokens. gy (L·n, a·b); x, gx (L·n, c·d); g_w2_a (P, L, b, r), g_w2_b (P, L, r, d),
+    g_w1 (P, L, a, c).
     """
-    first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    at_b = block * BB + tl.arange(0, BB)
-    at_d = tl.arange(0, BD)
+    first, lane = tl.program_id(0), tl.program_id(1)
+    at_b, at_d, at_r = tl.arange(0, BB), tl.arange(0, BD), tl.arange(0, R)
+    dtype = x.dtype.element_ty
+    w1 += lane * a * c
+    left_b = _load(w2_a + lane * b * r, at_b, at_r, r, 1, b, r).to(dtype)  # (b, r)
+    right_d = _load(w2_b + lane * r * d, at_r, at_d, d, 1, r, d).to(dtype)  # (r, d)
+    onto_a = _load_w1(w1, c, a, 1, c, C, A).to(dtype)  # (c, a)
+    onto_c = _load_w1(w1, a, c, c, 1, A, C).to(dtype)  # (a, c)
+    total_a = tl.zeros((BB, R), tl.float32)
+    total_b = tl.zeros((BD, R), tl.float32)
+    WIDE: tl.constexpr = 16 if A < 16 else A
+    total_1 = tl.zeros((WIDE, C), tl.float32)
+    for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
+        rows, ok = _rows(tile, n, c, BN, C)
+        at_x = _start(tile, lane, n, c * d, BN) + rows[:, None] * d + at_d[None, :]
+        inside_x = _inside(ok, at_d, d, BD)
+        xt = tl.load(x + at_x, mask=inside_x, other=0.0)  # (BN·C, BD)
+        rows, ok = _rows(tile, n, a, BN, A)
+        at = _start(tile, lane, n, a * b, BN) + rows[:, None] * b + at_b[None, :]
+        g = tl.load(gy + at, mask=_inside(ok, at_b, b, BB), other=0.0)  # (BN·A, BB)
+        h = tl.dot(xt, tl.trans(right_d), input_precision=PRECISION).to(dtype)  # (BN·C, R)
+        u = _mix(h, onto_a, BN, C, A, R).to(dtype)  # (BN·A, R)
+        total_a = tl.dot(tl.trans(g), u, total_a, input_precision=PRECISION)
+        gu = tl.dot(g, left_b, input_precision=PRECISION).to(dtype)  # (BN·A, R)
+        left = tl.trans(_widen(_by_column(gu, BN, A, R), BN * R, A, WIDE))
+        by_c = _by_column(h, BN, C, R)
+        total_1 = tl.dot(left, by_c, total_1, input_precision=PRECISION)
+        gh = _mix(gu, onto_c, BN, A, C, R).to(dtype)  # (BN·C, R)
+        total_b = tl.dot(tl.trans(xt), gh, total_b, input_precision=PRECISION)
+        if NEEDS_X:
+            delta = tl.dot(gh, right_d, input_precision=PRECISION)
+            tl.store(gx + at_x, delta.to(dtype), mask=inside_x)
+    row = (first * lanes + lane).to(tl.int64)
+    here = (at_b < b)[:, None] & (at_r < r)[None, :]
+    tl.store(g_w2_a + row * b * r + at_b[:, None] * r + at_r[None, :], total_a, mask=here)
+    here = (at_d < d)[:, None] & (at_r < r)[None, :]
+    tl.store(g_w2_b + row * r * d + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
+    _store_g_w1(g_w1 + row * a * c, total_1, a, c, WIDE, A, C)
+
+
+@triton.jit(do_not_specialize=["n", "lanes"])
+def backward_full(
+    gy, x, w1, w2, gx, g_w2, g_w1, n, lanes,
+    a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr,
+    NEEDS_X: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
+    BB: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """All gradients of a layer whose full w2 fits a tile (BB >= b and BD >= d).
+
+    One program: every P-th tile of a lane's tokens. gy (L·n, a·b); x, gx (L·n, c·d);
+    g_w2 (P, L, b, d); g_w1 (P, L, a, c).
+    """
+    first, lane = tl.program_id(0), tl.program_id(1)
+    at_b, at_d = tl.arange(0, BB), tl.arange(0, BD)
     dtype = x.dtype.element_ty
     mixer = _load_w1(w1 + lane * a * c, a, c, c, 1, A, C).to(dtype)  # (a, c)
-    w2 += lane * b * d
-    if WHOLE:
-        right = _load(w2, at_b, at_d, d, 1, b, d).to(dtype)  # (b, d)
+    right = _load(w2 + lane * b * d, at_b, at_d, d, 1, b, d).to(dtype)  # (b, d)
     total_2 = tl.zeros((BB, BD), tl.float32)
     WIDE: tl.constexpr = 16 if A < 16 else A
     total_1 = tl.zeros((WIDE, C), tl.float32)
     for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
         rows, ok = _rows(tile, n, a, BN, A)
-        at = rows[:, None] * b + at_b[None, :]
-        inside = _inside(ok, at_b, b, BB)
-        g = tl.load(gy + _start(tile, lane, n, a * b, BN) + at, mask=inside, other=0.0)
+        at = _start(tile, lane, n, a * b, BN) + rows[:, None] * b + at_b[None, :]
+        g = tl.load(gy + at, mask=_inside(ok, at_b, b, BB), other=0.0)  # (BN·A, BB)
         rows, ok = _rows(tile, n, c, BN, C)
-        gm = _mix(g, mixer, BN, A, C, BB).to(dtype)  # (BN·C, BB)
-        start = _start(tile, lane, n, c * d, BN)
-        if WHOLE:
-            inside = _inside(ok, at_d, d, BD)
-            at = rows[:, None] * d + at_d[None, :]
-            xt = tl.load(x + start + at, mask=inside, other=0.0)
-            z = tl.dot(xt, tl.trans(right), input_precision=PRECISION)
-            if NEEDS_X:
-                delta = tl.dot(gm, right, input_precision=PRECISION)
-                tl.store(gx + start + at, delta.to(dtype), mask=inside)
-            total_2 = tl.dot(tl.trans(gm), xt, total_2, input_precision=PRECISION)
-        else:
-            z = _project(x + start, w2, rows, ok, block * BB, d, b, BN * C, BB, BD)
-            at = _start(tile, lane, n, c * b, BN) + rows[:, None] * b + at_b[None, :]
-            tl.store(gz + at, gm, mask=_inside(ok, at_b, b, BB))
+        at = _start(tile, lane, n, c * d, BN) + rows[:, None] * d + at_d[None, :]
+        inside = _inside(ok, at_d, d, BD)
+        xt = tl.load(x + at, mask=inside, other=0.0)  # (BN·C, BD)
+        z = tl.dot(xt, tl.trans(right), input_precision=PRECISION).to(dtype)  # (BN·C, BB)
+        gz = _mix(g, mixer, BN, A, C, BB).to(dtype)  # (BN·C, BB)
+        if NEEDS_X:
+            delta = tl.dot(gz, right, input_precision=PRECISION)
+            tl.store(gx + at, delta.to(dtype), mask=inside)
+        total_2 = tl.dot(tl.trans(gz), xt, total_2, input_precision=PRECISION)
         left = tl.trans(_widen(_by_column(g, BN, A, BB), BN * BB, A, WIDE))
-        by_c = _by_column(z.to(dtype), BN, C, BB)
+        by_c = _by_column(z, BN, C, BB)
         total_1 = tl.dot(left, by_c, total_1, input_precision=PRECISION)
-    program = first * tl.num_programs(1) + block
-    _store_g_w1(g_w1 + (program * lanes + lane).to(tl.int64) * a * c, total_1, a, c, WIDE, A, C)
-    if WHOLE:
-        here = (at_b < b)[:, None] & (at_d < d)[None, :]
-        out = g_w2 + (first * lanes + lane).to(tl.int64) * b * d
-        tl.store(out + at_b[:, None] * d + at_d[None, :], total_2, mask=here)
+    row = (first * lanes + lane).to(tl.int64)
+    _store_g_w1(g_w1 + row * a * c, total_1, a, c, WIDE, A, C)
+    here = (at_b < b)[:, None] & (at_d < d)[None, :]
+    tl.store(g_w2 + row * b * d + at_b[:, None] * d + at_d[None, :], total_2, mask=here)
+
+
+@triton.jit(do_not_specialize=["n"])
+def mix(
+    z, w1, bias, y, n, a: tl.constexpr, b: tl.constexpr, c: tl.constexpr,
+    BIAS: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr, BB: tl.constexpr,
+):  # fmt: skip
+    """y = w1·z + bias, where w2 is too large for a tile and z = x·w2ᵀ an ordinary product.
+
+    One program: BN tokens of one lane, BB of the b columns. z (L·n, c·b), y (L·n, a·b).
+    """
+    tile, at_b, lane = tl.program_id(0), tl.program_id(1) * BB + tl.arange(0, BB), tl.program_id(2)
+    dtype = z.dtype.element_ty
+    rows, ok = _rows(tile, n, c, BN, C)
+    at = _start(tile, lane, n, c * b, BN) + rows[:, None] * b + at_b[None, :]
+    zt = tl.load(z + at, mask=_inside(ok, at_b, b, BB), other=0.0)
+    mixer = _load_w1(w1 + lane * a * c, c, a, 1, c, C, A).to(dtype)  # (c, a)
+    m = _mix(zt, mixer, BN, C, A, BB)  # (BN·A, BB)
+    rows, ok = _rows(tile, n, a, BN, A)
+    y += _start(tile, lane, n, a * b, BN)
+    _store_y(y, m, bias, rows, ok, at_b, a, b, BIAS, BN * A, A, BB)
+
+
+@triton.jit(do_not_specialize=["n", "lanes"])
+def mix_backward(
+    gy, z, w1, gz, g_w1, n, lanes,
+    a: tl.constexpr, b: tl.constexpr, c: tl.constexpr,
+    BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr, BB: tl.constexpr,
+):  # fmt: skip
+    """gz = w1ᵀ·gy and w1's gradient; the rest of the layer's are ordinary products.
+
+    One program: every P-th tile of a lane's tokens, and BB of the b columns. gy (L·n, a·b); z, gz
+    (L·n, c·b), which may be the same memory; g_w1 (P·blocks of b, L, a, c).
+    """
+    first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    at_b = block * BB + tl.arange(0, BB)
+    dtype = gy.dtype.element_ty
+    mixer = _load_w1(w1 + lane * a * c, a, c, c, 1, A, C).to(dtype)  # (a, c)
+    WIDE: tl.constexpr = 16 if A < 16 else A
+    total = tl.zeros((WIDE, C), tl.float32)
+    for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
+        rows, ok = _rows(tile, n, a, BN, A)
+        at = _start(tile, lane, n, a * b, BN) + rows[:, None] * b + at_b[None, :]
+        g = tl.load(gy + at, mask=_inside(ok, at_b, b, BB), other=0.0)  # (BN·A, BB)
+        rows, ok = _rows(tile, n, c, BN, C)
+        at = _start(tile, lane, n, c * b, BN) + rows[:, None] * b + at_b[None, :]
+        inside = _inside(ok, at_b, b, BB)
+        zt = tl.load(z + at, mask=inside, other=0.0)  # (BN·C, BB)
+        left = tl.trans(_widen(_by_column(g, BN, A, BB), BN * BB, A, WIDE))
+        by_c = _by_column(zt, BN, C, BB)
+        total = tl.dot(left, by_c, total, input_precision=PRECISION)
+        tl.store(gz + at, _mix(g, mixer, BN, A, C, BB).to(dtype), mask=inside)
+    row = ((first * tl.num_programs(1) + block) * lanes + lane).to(tl.int64)
+    _store_g_w1(g_w1 + row * a * c, total, a, c, WIDE, A, C)

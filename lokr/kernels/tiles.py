@@ -1,0 +1,181 @@
+"""How the programs of :mod:`lokr.kernels.programs` cut their work, as measured on an H100.
+
+``python -m experiments.bench.tiles`` measures the candidates. Every function here gives a program's
+tile sizes (its upper-case constants) and Triton's ``num_warps`` and ``num_stages``.
+
+Legend: as in :mod:`lokr.kernels.linear`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+
+LARGEST = 128
+"""Largest a, c and r that a tile holds whole; beyond, the PyTorch path serves."""
+IN_A_TILE = {"low": 128, "full": 64}
+"""Largest b and d of a w2, low-rank or full, that a tile holds whole."""
+CACHED = 0
+"""Bytes of x and y that one part may have; 0: all in one part."""
+PER_PROCESSOR = 4
+"""Programs that share out the tokens, for each multiprocessor of the GPU."""
+
+Tile = dict[str, int]
+
+
+class Dims(NamedTuple):
+    """Sizes of one call; r = 0 with a full w2."""
+
+    lanes: int
+    n: int
+    a: int
+    b: int
+    c: int
+    d: int
+    r: int
+
+
+def fits(a: int, c: int, r: int) -> bool:
+    """Whether the programs serve factors of these sizes (r = 0: full w2)."""
+    return max(a, c, r) <= LARGEST
+
+
+def in_a_tile(s: Dims) -> bool:
+    """Whether a tile holds w2 whole, so that one program takes all gradients."""
+    return max(s.b, s.d) <= IN_A_TILE["low" if s.r else "full"] and s.r <= 32
+
+
+def keeps_u(s: Dims) -> bool:
+    """Whether the forward pass keeps u for the backward pass."""
+    return s.r > 0 and not in_a_tile(s)
+
+
+def pieces(s: Dims, dtype: torch.dtype) -> int:
+    """Into how many parts a call is cut."""
+    size = s.lanes * s.n * (s.a * s.b + s.c * s.d) * dtype.itemsize
+    return max(1, -(-size // CACHED)) if CACHED else 1
+
+
+def count(s: Dims, tile: Tile) -> int:
+    """Tiles of a lane."""
+    return -(-s.n // tile["BN"])
+
+
+def programs(s: Dims, tile: Tile, blocks: int, device: torch.device) -> int:
+    """P, where ``blocks`` programs share each tile."""
+    wanted = -(-PER_PROCESSOR * _multiprocessors(device) // (s.lanes * blocks))
+    return max(1, min(count(s, tile), wanted))
+
+
+def forward(s: Dims, dtype: torch.dtype) -> Tile:
+    """Of ``programs.forward``."""
+    bb, bd = _at_most(128, s.b), _at_most(128, s.d)
+    return {
+        "BN": _tokens(s, dtype, 8192, bd),
+        "A": _power(s.a),
+        "C": _power(s.c),
+        "Q": _power(s.r or s.b, 16),
+        "BB": bb,
+        "BD": bd,
+        "num_warps": 4,
+        "num_stages": 3,
+    }
+
+
+def backward_low_rank(s: Dims, dtype: torch.dtype) -> Tile:
+    """Of ``programs.backward_low_rank``."""
+    bb, bd = _power(s.b, 16), _power(s.d, 16)
+    return {
+        "BN": _tokens(s, dtype, 4096, max(bb, bd)),
+        "A": _power(s.a),
+        "C": _power(s.c),
+        "R": _power(s.r, 16),
+        "BB": bb,
+        "BD": bd,
+        "num_warps": 4,
+        "num_stages": 2,
+    }
+
+
+def backward_out(s: Dims, dtype: torch.dtype) -> Tile:
+    """Of ``programs.backward_out``."""
+    bb = _at_most(256 if s.r <= 16 else 128, s.b)
+    area = 8192 if dtype.itemsize == 2 else 4096
+    return {
+        "BN": max(1, max(16, min(256, area // bb)) // _power(s.a)),
+        "A": _power(s.a),
+        "R": _power(s.r, 16),
+        "BB": bb,
+        "num_warps": 4,
+        "num_stages": 4,
+    }
+
+
+def backward_in(s: Dims, dtype: torch.dtype) -> Tile:
+    """Of ``programs.backward_in``."""
+    bd = _at_most(256 if s.r <= 16 else 128, s.d)
+    return {
+        "BN": _tokens(s, dtype, 8192, bd),
+        "A": _power(s.a),
+        "C": _power(s.c),
+        "R": _power(s.r, 16),
+        "BD": bd,
+        "num_warps": 4,
+        "num_stages": 3,
+    }
+
+
+def backward_full(s: Dims, dtype: torch.dtype) -> Tile:
+    """Of ``programs.backward_full``."""
+    bb, bd = _power(s.b, 16), _power(s.d, 16)
+    return {
+        "BN": _tokens(s, dtype, 4096, max(bb, bd)),
+        "A": _power(s.a),
+        "C": _power(s.c),
+        "BB": bb,
+        "BD": bd,
+        "num_warps": 4,
+        "num_stages": 2,
+    }
+
+
+def mix(s: Dims, dtype: torch.dtype) -> Tile:
+    """Of ``programs.mix``."""
+    bb = _at_most(128, s.b)
+    return {
+        "BN": _tokens(s, dtype, 4096, bb),
+        "A": _power(s.a),
+        "C": _power(s.c),
+        "BB": bb,
+        "num_warps": 4,
+        "num_stages": 1,
+    }
+
+
+def mix_backward(s: Dims, dtype: torch.dtype) -> Tile:
+    """Of ``programs.mix_backward``."""
+    return {**mix(s, dtype), "num_stages": 3}
+
+
+def _tokens(s: Dims, dtype: torch.dtype, area: int, width: int) -> int:
+    """BN: tokens whose tile (BN·max(a, c), width) has about ``area`` numbers (half in fp32)."""
+    rows = max(16, min(256, area * 2 // dtype.itemsize // width))
+    return max(1, rows // max(_power(s.a), _power(s.c)))
+
+
+def _at_most(limit: int, size: int) -> int:
+    return min(limit, _power(size, 16))
+
+
+def _power(size: int, least: int = 1) -> int:
+    """The power of two that holds ``size``."""
+    return max(least, 1 << (size - 1).bit_length())
+
+
+@cache
+def _multiprocessors(device: torch.device) -> int:
+    if device.type != "cuda":
+        return 1  # Triton's interpreter
+    return torch.cuda.get_device_properties(device).multi_processor_count
