@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lokr import product, reference
+from lokr import kernels, product, reference
 from lokr.config import LoKrConfig
 from lokr.factors import FactorSpec, LayerShape, factor_spec
 from lokr.lanes import LaneNoise
@@ -143,9 +143,24 @@ class Adapter(nn.Module):
         if any(self.rank_dropout):
             delta = _scale_lanes(delta, self._row_mask(delta.shape[channel_axis]), channel_axis)
         if any(self.module_dropout):
-            kept = self._uniform(2 * self.place + 1, 1) >= self.module_drop.unsqueeze(1)
-            delta = _scale_lanes(delta, kept.float(), channel_axis)
+            delta = _scale_lanes(delta, self._kept(), channel_axis)
         return delta
+
+    def keep(self, factors: product.Factors) -> product.Factors:
+        """Module dropout in w1, for a product that :meth:`drop` never sees."""
+        if self.training and any(self.module_dropout):
+            return factors._replace(w1=factors.w1 * self._kept().unsqueeze(2))
+        return factors
+
+    @property
+    def drops_rows(self) -> bool:
+        """Whether rows of ΔW are dropped now."""
+        return self.training and any(self.rank_dropout)
+
+    def _kept(self) -> Tensor:
+        """(L, 1): 0 for a lane whose adapter is skipped in this forward pass."""
+        kept = self._uniform(2 * self.place + 1, 1) >= self.module_drop.unsqueeze(1)
+        return kept.float()
 
     def _row_mask(self, out: int) -> Tensor:
         """(L, out): 0 for a dropped row of ΔW. One mask a forward pass, as in PEFT."""
@@ -319,11 +334,44 @@ class Linear(LoKrLayer):
         return LayerShape(base_layer.out_features, base_layer.in_features)
 
     def product(self, x: Tensor, factors: product.Factors) -> Tensor:
+        dtype = _product_dtype(x)
+        if kernels.serves(x.device, dtype, factors):
+            return kernels.adapted_linear(x.to(dtype), None, None, factors)
         return product.linear(x, factors)
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The frozen layer and the active adapters, as one operator where that is possible."""
+        adapter = self._lone_adapter()
+        if adapter is None or args or kwargs or not _is_plain(self.base_layer):
+            return super().forward(x, *args, **kwargs)
+        dtype = _product_dtype(x)
+        autocast = torch.is_autocast_enabled(x.device.type)
+        fits = autocast or self.weight.dtype == dtype  # else the frozen layer says what is wrong
+        factors = adapter.factors()
+        if not fits or not kernels.serves(x.device, dtype, factors):
+            return super().forward(x)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        weight = self.frozen_matrix().to(dtype)
+        return kernels.adapted_linear(x.to(dtype), weight, bias, adapter.keep(factors))
+
+    def frozen_matrix(self) -> Tensor:
+        """The frozen weight as (out, in)."""
+        return self.weight
+
+    def _lone_adapter(self) -> Adapter | None:
+        """The only active adapter, if it can be computed together with the frozen layer."""
+        names = [name for name in self.active_adapters if name in self.adapters]
+        if not self.enabled or self.merged_adapters or len(names) != 1:
+            return None
+        adapter = self.adapter(names[0])
+        return None if adapter.drops_rows else adapter
 
 
 class TransposedLinear(Linear):
     """transformers' ``Conv1D``: a linear layer whose weight lies (in, out)."""
+
+    def frozen_matrix(self) -> Tensor:
+        return self.weight.mT
 
     @staticmethod
     def shape_of(base_layer: Any) -> LayerShape:
@@ -361,6 +409,21 @@ class Conv(LoKrLayer):
         if x.dim() == len(self.settings.stride) + 1:  # a single image without a batch axis
             return product.conv(x.unsqueeze(0), factors, self.settings).squeeze(0)
         return product.conv(x, factors, self.settings)
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of a matrix product of x: autocast's, inside it."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(kind)
+    return x.dtype
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether a layer is W·x + bias and no more: no subclass, no hooks, nothing to train."""
+    plain = type(layer) is nn.Linear or is_transposed_linear(layer)
+    hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+    return plain and not hooks and not any(p.requires_grad for p in layer.parameters())
 
 
 def layer_class(module: nn.Module) -> type[LoKrLayer] | None:

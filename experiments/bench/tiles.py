@@ -39,7 +39,7 @@ SHAPES = {
     "768x768 f-1 full": Dims(1, 4096, 24, 32, 24, 32, 0),
     "16 lanes 384x384 f-1 full": Dims(16, 4096, 16, 24, 16, 24, 0),
 }
-PER_SM = (2, 4)
+PER_SM = (2, 4, 1000)
 BANDWIDTH = 3.0e12  # bytes a second, a copy on an H100
 PROGRAMS = {
     "forward": ("BB", "BD"),
@@ -90,11 +90,6 @@ class Buffers:
 def call(program: str, s: Dims, t: Buffers, tile: Tile, per_sm: int) -> Any:
     """Program, grid, arguments and constants of one launch."""
     count = tiles.count(s, tile)
-    if program == "forward":
-        right = t.w2_b if s.r else t.w2
-        args = (t.x, t.w1, right, t.w2_a, t.bias, t.y, t.u, s.n, *s[2:])
-        flags = {"BIAS": True, "KEEP_U": tiles.keeps_u(s)}
-        return programs.forward, (count, s.lanes), args, {**flags, **tile}
     blocks = -(-s.b // tile["BB"]) if program in ("backward_out", "mix", "mix_backward") else 1
     blocks = -(-s.d // tile["BD"]) if program == "backward_in" else blocks
     if program == "mix":
@@ -102,25 +97,31 @@ def call(program: str, s: Dims, t: Buffers, tile: Tile, per_sm: int) -> Any:
         return programs.mix, (count, blocks, s.lanes), args, {"BIAS": True, **tile}
     sms = torch.cuda.get_device_properties(0).multi_processor_count
     p = max(1, min(count, -(-per_sm * sms // (s.lanes * blocks))))
-    sums = [linear._sums(p * blocks, f) for f in (t.w1, t.w2_a, t.w2_b, t.w2)]
+    if program == "forward":
+        right = t.w2_b if s.r else t.w2
+        args = (t.x, t.w1, right, t.w2_a, t.bias, t.y, t.u, s.n, *s[2:])
+        flags = {"BIAS": True, "KEEP_U": tiles.keeps_u(s)}
+        return programs.forward, (p, s.lanes), args, {**flags, **tile}
+    width = blocks * s.a * s.c + s.b * max(s.r, s.d) + s.r * s.d
+    sums = linear._sums(p, s, width, t.x)
     sizes = (s.n, s.lanes)
     size = s.lanes * s.n * s.a * s.r
     grid = (p, blocks, s.lanes)
     if program == "backward_out":
         gu = torch.empty(blocks, size, device="cuda")
         gu = gu if blocks > 1 else gu.to(t.x.dtype)
-        args = (t.gy, t.u, t.w2_a, gu, sums[1], *sizes, size, s.a, s.b, s.r)
+        args = (t.gy, t.u, t.w2_a, gu, sums, *sizes, size, width, 0, s.a, s.b, s.r)
         return programs.backward_out, grid, args, tile
     if program == "backward_in":
-        args = (t.u, t.x, t.w1, t.w2_b, t.gx, sums[2], sums[0], *sizes, size, s.a, s.c, s.d, s.r)
+        args = (t.u, t.x, t.w1, t.w2_b, t.gx, sums, *sizes, size, width, 0, s.a, s.c, s.d, s.r)
         return programs.backward_in, grid, args, {"BLOCKS": 1, "NEEDS_X": True, **tile}
     if program == "mix_backward":
-        args = (t.gy, t.gz, t.w1, t.gz, sums[0], *sizes, s.a, s.b, s.c)
+        args = (t.gy, t.gz, t.w1, t.gz, sums, *sizes, s.a, s.b, s.c)
         return programs.mix_backward, grid, args, tile
     if program == "backward_low_rank":
-        args = (t.gy, t.x, t.w1, t.w2_a, t.w2_b, t.gx, *sums[1:3], sums[0], *sizes, *s[2:])
+        args = (t.gy, t.x, t.w1, t.w2_a, t.w2_b, t.gx, sums, *sizes, *s[2:])
         return programs.backward_low_rank, (p, s.lanes), args, {"NEEDS_X": True, **tile}
-    args = (t.gy, t.x, t.w1, t.w2, t.gx, sums[3], sums[0], *sizes, *s[2:6])
+    args = (t.gy, t.x, t.w1, t.w2, t.gx, sums, *sizes, *s[2:6])
     return programs.backward_full, (p, s.lanes), args, {"NEEDS_X": True, **tile}
 
 
@@ -188,7 +189,7 @@ def floor(program: str, s: Dims) -> float:
 
 
 def layers(names: list[str]) -> None:
-    """Forward and backward of whole layers, in one part and in several."""
+    """Forward and backward of whole layers, frozen and adapted."""
     for name in names:
         s = SHAPES[name]
         size = s.lanes * s.n * (s.c * s.d + s.a * s.b) * 2
@@ -197,13 +198,8 @@ def layers(names: list[str]) -> None:
         sets = [Buffers(s) for _ in range(count)]
         frozen = [partial(_frozen, t, weight) for t in sets]
         row = [f"{name:28s} frozen {graph_seconds(frozen) * 1e6:6.1f} us"]
-        for cached in (0, 16, 24, 32, 48, 64):
-            tiles.CACHED = cached * 2**20
-            if cached and (tiles.pieces(s, torch.bfloat16) == 1 or cached * 2**20 > size):
-                continue
-            took = graph_seconds([partial(_adapted, s, t, weight) for t in sets])
-            row.append(f"{cached or 'all'} {took * 1e6:6.1f}")
-        tiles.CACHED = 0
+        adapted = [partial(_adapted, s, t, weight) for t in sets]
+        row.append(f"with the adapter {graph_seconds(adapted) * 1e6:6.1f} us")
         print("  ".join(row), flush=True)
 
 
@@ -244,7 +240,7 @@ def main() -> None:
         sets = [Buffers(s) for _ in range(max(2, min(8, int(200e6 // size) + 1)))]
         rows = []
         for tile in candidates(program, s):
-            for per_sm in (0,) if program in ("forward", "mix") else PER_SM:
+            for per_sm in (0,) if program == "mix" else PER_SM:
                 try:
                     took = seconds(program, s, sets, tile, per_sm)
                 except Exception as error:

@@ -1,12 +1,14 @@
 """A frozen linear layer and its adapter as one operator: y = W·x + bias + ΔW·x, with gradients.
 
 The adapter's part is written first, and the frozen product is accumulated onto it inside the matrix
-product (``addmm_``), so the two never meet as separate tensors. Work goes part by part, each small
-enough that what the adapter read and wrote is still in the GPU's cache when the frozen product
-wants it. For the backward pass the input is kept, and u (rank r) where it is not taken anew.
+product (``addmm_``), so the two never meet as separate tensors. For the backward pass the input is
+kept, and u (rank r) where it is not taken anew.
+
+Each program leaves its own sums of the factors' gradients, added up afterwards in a fixed order:
+the same result every time.
 
 Legend: L lanes; n tokens a lane; a, b, c, d, r as in :mod:`lokr.factors`; P programs that share out
-a lane's tokens, each with its own sums of the factors' gradients.
+a lane's tokens.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ def adapted_linear(
         (L·n, a·b) in the dtype of x. Gradients of x, and of the factors in fp32; none of the
         frozen tensors, and none of second order.
     """
-    y, _ = _forward(x, weight, bias, w1, w2, w2_a, w2_b)
+    y: Tensor = _forward(x, weight, bias, w1, w2, w2_a, w2_b)[0]
     return y
 
 
@@ -62,14 +64,13 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """y, and u (empty where the backward pass takes it anew)."""
     s = _dims(x, w1, w2, w2_a)
-    factors = _Factors(*(t if t is None else t.contiguous() for t in (w1, w2, w2_a, w2_b)))
+    factors = _contiguous(w1, w2, w2_a, w2_b)
     y = x.new_empty(s.lanes * s.n, s.a * s.b)
     u = x.new_empty(s.lanes * s.n, s.a * s.r if tiles.keeps_u(s) else 0)
-    for part in _parts(s, x):
-        rows = part.rows
-        _write_delta(part.dims, x[rows], factors.of(part.lanes), bias, y[rows], u[rows])
-        if weight is not None:
-            y[rows].addmm_(x[rows], weight.t())
+    if s.n:
+        _write_delta(s, x, factors, bias, y, u)
+    if weight is not None:
+        y.addmm_(x, weight.t())
     return y, u
 
 
@@ -101,7 +102,8 @@ def _write_delta(
         )
         return
     tile = tiles.forward(s, x.dtype)
-    programs.forward[(tiles.count(s, tile), s.lanes)](
+    p = tiles.programs(s, tile, 1, x.device)
+    programs.forward[(p, s.lanes)](
         *(x, f.w1, _or(f.w2, f.w2_b), _or(f.w2_a, f.w1), _or(bias, x), y, u, s.n, *s[2:]),
         BIAS=bias is not None,
         KEEP_U=u.numel() > 0,
@@ -128,22 +130,21 @@ def _backward(
     w2_a: Tensor | None,
     w2_b: Tensor | None,
     needs_x: bool,
-) -> list[Tensor]:
-    """Gradients of x (empty unless ``needs_x``), w1, and w2 or w2_a and w2_b; factors in fp32."""
+) -> tuple[Tensor, Tensor]:
+    """Gradients of x (empty unless ``needs_x``), and of the factors in fp32.
+
+    The factors' lie side by side, (L, width), in the order w1, w2, or w1, w2_a, w2_b.
+    """
     s = _dims(x, w1, w2, w2_a)
     gy = gy.contiguous()
     gx = torch.empty_like(x) if needs_x else x.new_empty(0)
-    factors = _Factors(*(t if t is None else t.contiguous() for t in (w1, w2, w2_a, w2_b)))
-    gradients = _gradients_of(s)
-    sums = []
-    for dims, lanes, rows in _parts(s, x):
-        into = gx[rows] if needs_x else gx
-        sums.append(gradients(dims, gy[rows], x[rows], u[rows], into, factors.of(lanes)))
-        if needs_x and weight is not None:
-            into.addmm_(gy[rows], weight)
-    if not sums:  # no tokens
-        return [gx, *(torch.zeros_like(t) for t in factors if t is not None)]
-    return [gx, *_joined(s, sums)]
+    factors = _contiguous(w1, w2, w2_a, w2_b)
+    if not s.n:
+        return gx, x.new_zeros(s.lanes, _width(s), dtype=torch.float32)
+    gradients = _gradients_of(s)(s, gy, x, u, gx, factors)
+    if needs_x and weight is not None:
+        gx.addmm_(gy, weight)
+    return gx, gradients
 
 
 @_backward.register_fake
@@ -157,10 +158,10 @@ def _(
     w2_a: Tensor | None,
     w2_b: Tensor | None,
     needs_x: bool,
-) -> list[Tensor]:
-    factors = [t for t in (w1, w2, w2_a, w2_b) if t is not None]
+) -> tuple[Tensor, Tensor]:
+    s = _dims(x, w1, w2, w2_a)
     gx = torch.empty_like(x) if needs_x else x.new_empty(0)
-    return [gx, *(torch.empty_like(t, dtype=torch.float32) for t in factors)]
+    return gx, x.new_empty(s.lanes, _width(s), dtype=torch.float32)
 
 
 def _gradients_of(s: Dims) -> Any:
@@ -172,86 +173,78 @@ def _gradients_of(s: Dims) -> Any:
 
 def _low_rank_in_a_tile(
     s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _Factors
-) -> list[Tensor]:
+) -> Tensor:
     tile = tiles.backward_low_rank(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device)
-    g_w1, g_w2_a, g_w2_b = (_sums(p, t) for t in (f.w1, f.low[0], f.low[1]))
+    sums = _sums(p, s, _width(s), x)
     programs.backward_low_rank[(p, s.lanes)](
-        *(gy, x, f.w1, *f.low, gx, g_w2_a, g_w2_b, g_w1, s.n, s.lanes, *s[2:]),
-        NEEDS_X=gx.numel() > 0,
-        **tile,
+        *(gy, x, f.w1, *f.low, gx, sums, s.n, s.lanes, *s[2:]), NEEDS_X=gx.numel() > 0, **tile
     )
-    return [g_w1, g_w2_a, g_w2_b]
+    return sums.sum(0)
 
 
-def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: _Factors) -> list[Tensor]:
+def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: _Factors) -> Tensor:
     w2_a, w2_b = f.low
-    tile = tiles.backward_out(s, x.dtype)
-    b_blocks = -(-s.b // tile["BB"])
-    p = tiles.programs(s, tile, b_blocks, x.device)
+    out, into = tiles.backward_out(s, x.dtype), tiles.backward_in(s, x.dtype)
+    b_blocks, d_blocks = -(-s.b // out["BB"]), -(-s.d // into["BD"])
+    p = min(tiles.programs(s, t, k, x.device) for t, k in ((out, b_blocks), (into, d_blocks)))
     kind = x.dtype if b_blocks == 1 else torch.float32
     gu = torch.empty(b_blocks, s.lanes * s.n, s.a * s.r, dtype=kind, device=x.device)
     size = gu.shape[1] * gu.shape[2]
-    g_w2_a = _sums(p, w2_a)
+    at_a = d_blocks * s.a * s.c
+    at_b = at_a + s.b * s.r
+    width = at_b + s.r * s.d
+    sums = _sums(p, s, width, x)
     programs.backward_out[(p, b_blocks, s.lanes)](
-        gy, u, w2_a, gu, g_w2_a, s.n, s.lanes, size, s.a, s.b, s.r, **tile
+        gy, u, w2_a, gu, sums, s.n, s.lanes, size, width, at_a, s.a, s.b, s.r, **out
     )
-    tile = tiles.backward_in(s, x.dtype)
-    d_blocks = -(-s.d // tile["BD"])
-    p = tiles.programs(s, tile, d_blocks, x.device)
-    g_w1, g_w2_b = _sums(p * d_blocks, f.w1), _sums(p, w2_b)
     programs.backward_in[(p, d_blocks, s.lanes)](
-        *(gu, x, f.w1, w2_b, gx, g_w2_b, g_w1, s.n, s.lanes, size, s.a, s.c, s.d, s.r),
+        *(gu, x, f.w1, w2_b, gx, sums, s.n, s.lanes, size, width, at_b, s.a, s.c, s.d, s.r),
         BLOCKS=b_blocks,
         NEEDS_X=gx.numel() > 0,
-        **tile,
+        **into,
     )
-    return [g_w1, g_w2_a, g_w2_b]
+    total = sums.sum(0)  # (L, width)
+    if d_blocks == 1:
+        return total
+    g_w1 = total[:, :at_a].view(s.lanes, d_blocks, -1).sum(1)
+    return torch.cat([g_w1, total[:, at_a:]], 1)
 
 
-def _full_in_a_tile(
-    s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _Factors
-) -> list[Tensor]:
+def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _Factors) -> Tensor:
     tile = tiles.backward_full(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device)
-    g_w1, g_w2 = _sums(p, f.w1), _sums(p, f.full)
+    sums = _sums(p, s, _width(s), x)
     programs.backward_full[(p, s.lanes)](
-        *(gy, x, f.w1, f.full, gx, g_w2, g_w1, s.n, s.lanes, *s[2:6]),
-        NEEDS_X=gx.numel() > 0,
-        **tile,
+        *(gy, x, f.w1, f.full, gx, sums, s.n, s.lanes, *s[2:6]), NEEDS_X=gx.numel() > 0, **tile
     )
-    return [g_w1, g_w2]
+    return sums.sum(0)
 
 
-def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _Factors) -> list[Tensor]:
+def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _Factors) -> Tensor:
     z = _times_w2(s, x, f.full)
     tile = tiles.mix_backward(s, x.dtype)
     blocks = -(-s.b // tile["BB"])
     p = tiles.programs(s, tile, blocks, x.device)
-    g_w1 = _sums(p * blocks, f.w1)
+    sums = _sums(p, s, blocks * s.a * s.c, x)
     programs.mix_backward[(p, blocks, s.lanes)](
-        gy, z, f.w1, z, g_w1, s.n, s.lanes, s.a, s.b, s.c, **tile
+        gy, z, f.w1, z, sums, s.n, s.lanes, s.a, s.b, s.c, **tile
     )  # z is now gz
     if gx.numel():
         torch.bmm(z, f.full.to(x.dtype), out=gx.view(s.lanes, -1, s.d))
-    return [g_w1, torch.bmm(z.mT, x.view(s.lanes, -1, s.d)).unsqueeze(0)]
+    g_w1 = sums.view(p, s.lanes, blocks, -1).sum((0, 2))
+    g_w2 = torch.bmm(z.mT, x.view(s.lanes, -1, s.d))
+    return torch.cat([g_w1, g_w2.flatten(1).float()], 1)
 
 
-def _sums(p: int, factor: Tensor) -> Tensor:
-    """Where ``p`` programs leave their sums of a factor's gradient: (p, L, ...)."""
-    return torch.empty(p, *factor.shape, dtype=torch.float32, device=factor.device)
+def _sums(p: int, s: Dims, width: int, x: Tensor) -> Tensor:
+    """Where the programs leave their sums: (P, L, width) fp32."""
+    return torch.empty(p, s.lanes, width, dtype=torch.float32, device=x.device)
 
 
-def _joined(s: Dims, sums: list[list[Tensor]]) -> list[Tensor]:
-    """The gradients of the factors (L, ...) from the sums of every part.
-
-    Parts are stretches of one lane's tokens, whose sums add up, or groups of lanes, which do not.
-    """
-    if s.lanes == 1:
-        both = [t[0] if len(t) == 1 else torch.cat(t) for t in zip(*sums, strict=True)]
-        return [t.sum(0, dtype=torch.float32) for t in both]
-    groups = [[t.sum(0, dtype=torch.float32) for t in part] for part in sums]
-    return [t[0] if len(t) == 1 else torch.cat(t) for t in zip(*groups, strict=True)]
+def _width(s: Dims) -> int:
+    """Numbers in the factors of a lane."""
+    return s.a * s.c + (s.r * (s.b + s.d) if s.r else s.b * s.d)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -265,9 +258,10 @@ def _differentiate(ctx: Any, gy: Tensor | None, _gu: Any) -> tuple[Tensor | None
         return (None,) * 7
     x, u, weight, w1, w2, w2_a, w2_b = ctx.saved_tensors
     needs_x = ctx.needs_input_grad[0]
-    gx, *factors = _backward(gy, x, u, weight, w1, w2, w2_a, w2_b, needs_x)
-    gradients = iter(factors)
-    given = [None if t is None else next(gradients) for t in (w1, w2, w2_a, w2_b)]
+    gx, flat = _backward(gy, x, u, weight, w1, w2, w2_a, w2_b, needs_x)
+    factors = [t for t in (w1, w2, w2_a, w2_b) if t is not None]
+    parts = iter(flat.split([t[0].numel() for t in factors], 1))
+    given = [None if t is None else next(parts).reshape(t.shape) for t in (w1, w2, w2_a, w2_b)]
     return (gx if needs_x else None, None, None, *given)
 
 
@@ -298,36 +292,13 @@ class _Factors(NamedTuple):
         assert self.w2_b is not None
         return self.w2_a, self.w2_b
 
-    def of(self, lanes: slice) -> _Factors:
-        """Those of some lanes."""
-        return _Factors(*(t if t is None else t[lanes] for t in self))
 
-
-class _Part(NamedTuple):
-    """A stretch of rows, the lanes they belong to, and the sizes of the two."""
-
-    dims: Dims
-    lanes: slice
-    rows: slice
-
-
-def _parts(s: Dims, x: Tensor) -> list[_Part]:
-    """Groups of lanes or, of a single lane, stretches of tokens; none if there are no tokens."""
-    if not s.n:
-        return []
-    pieces = tiles.pieces(s, x.dtype)
-    size = s.lanes if s.lanes > 1 else s.n
-    step = -(-size // pieces)
-    parts = []
-    for start in range(0, size, step):
-        end = min(start + step, size)
-        if s.lanes > 1:
-            dims = s._replace(lanes=end - start)
-            parts.append(_Part(dims, slice(start, end), slice(start * s.n, end * s.n)))
-        else:
-            dims = s._replace(n=end - start)
-            parts.append(_Part(dims, slice(0, 1), slice(start, end)))
-    return parts
+def _contiguous(
+    w1: Tensor, w2: Tensor | None, w2_a: Tensor | None, w2_b: Tensor | None
+) -> _Factors:
+    """The factors as the programs read them."""
+    others = (t if t is None else t.contiguous() for t in (w2, w2_a, w2_b))
+    return _Factors(w1.contiguous(), *others)
 
 
 def _dims(x: Tensor, w1: Tensor, w2: Tensor | None, w2_a: Tensor | None) -> Dims:

@@ -20,6 +20,8 @@ Upper-case names are tile sizes, powers of two; tiles reach over the edges and a
 import triton
 import triton.language as tl
 
+UNROLLED = tl.constexpr(4)
+"""Up to so many blocks a loop is unrolled, so that loads of the next tile can start early."""
 PRECISION = tl.constexpr("ieee")
 """fp32 inputs are multiplied as fp32, never as tf32 (torch's own default)."""
 
@@ -112,14 +114,25 @@ def _project(
 ):  # fmt: skip
     """x·weightᵀ for rows of x (…, d) and a small weight (q, d): (ROWS, Q) fp32."""
     total = tl.zeros((ROWS, Q), tl.float32)
-    at_q = tl.arange(0, Q)
-    for d0 in range(0, d, BD):
-        at_d = d0 + tl.arange(0, BD)
-        inside = _inside(ok, at_d, d, BD)
-        tile = tl.load(x + rows[:, None] * d + at_d[None, :], mask=inside, other=0.0)
-        right = _load(weight, at_d, at_q, 1, d, d, q).to(tile.dtype)
-        total = tl.dot(tile, right, total, input_precision=PRECISION)
+    if d <= UNROLLED * BD:
+        for d0 in tl.static_range(0, d, BD):
+            total = _project_block(x, weight, rows, ok, d0, d, q, total, Q, BD)
+    else:
+        for d0 in range(0, d, BD):
+            total = _project_block(x, weight, rows, ok, d0, d, q, total, Q, BD)
     return total
+
+
+@triton.jit
+def _project_block(
+    x, weight, rows, ok, d0, d: tl.constexpr, q: tl.constexpr, total,
+    Q: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    at_d, at_q = d0 + tl.arange(0, BD), tl.arange(0, Q)
+    inside = _inside(ok, at_d, d, BD)
+    tile = tl.load(x + rows[:, None] * d + at_d[None, :], mask=inside, other=0.0)
+    right = _load(weight, at_d, at_q, 1, d, d, q).to(tile.dtype)
+    return tl.dot(tile, right, total, input_precision=PRECISION)
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -129,34 +142,49 @@ def forward(
     BIAS: tl.constexpr, KEEP_U: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
     Q: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """y = Δy + bias and, if KEEP_U, u. One program: BN tokens of one lane.
+    """y = Δy + bias and, if KEEP_U, u. One program: every P-th tile of a lane's tokens.
 
     ``w2`` is w2_b (L, r, d); or, if r = 0, a full w2 (L, b, d) of at most Q rows.
     x (L·n, c·d), w1 (L, a, c), w2_a (L, b, r), y (L·n, a·b), u (L·n, a·r).
     """
-    tile, lane = tl.program_id(0), tl.program_id(1)
+    first, lane = tl.program_id(0), tl.program_id(1)
     q: tl.constexpr = r if r > 0 else b
     dtype = x.dtype.element_ty
-    rows, ok = _rows(tile, n, c, BN, C)
-    x += _start(tile, lane, n, c * d, BN)
-    h = _project(x, w2 + lane * q * d, rows, ok, d, q, BN * C, Q, BD)
-    mixer = _load_w1(w1 + lane * a * c, c, a, 1, c, C, A)  # (c, a)
-    m = _mix(h.to(dtype), mixer.to(dtype), BN, C, A, Q)  # (BN·A, Q)
-    rows, ok = _rows(tile, n, a, BN, A)
-    y += _start(tile, lane, n, a * b, BN)
     at_q = tl.arange(0, Q)
-    if r > 0:
-        m = m.to(dtype)
-        if KEEP_U:
-            u += _start(tile, lane, n, a * r, BN)
-            tl.store(u + rows[:, None] * r + at_q[None, :], m, mask=_inside(ok, at_q, r, Q))
-        for b0 in range(0, b, BB):
-            at_b = b0 + tl.arange(0, BB)
-            right = _load(w2_a + lane * b * r, at_q, at_b, 1, r, r, b).to(dtype)  # (r, b)
-            delta = tl.dot(m, right, input_precision=PRECISION)
-            _store_y(y, delta, bias, rows, ok, at_b, a, b, BIAS, BN * A, A, BB)
-    else:
-        _store_y(y, m, bias, rows, ok, at_q, a, b, BIAS, BN * A, A, Q)
+    mixer = _load_w1(w1 + lane * a * c, c, a, 1, c, C, A).to(dtype)  # (c, a)
+    w2 += lane * q * d
+    w2_a += lane * b * r
+    for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
+        rows, ok = _rows(tile, n, c, BN, C)
+        h = _project(x + _start(tile, lane, n, c * d, BN), w2, rows, ok, d, q, BN * C, Q, BD)
+        m = _mix(h.to(dtype), mixer, BN, C, A, Q)  # (BN·A, Q)
+        rows, ok = _rows(tile, n, a, BN, A)
+        out = y + _start(tile, lane, n, a * b, BN)
+        if r > 0:
+            m = m.to(dtype)
+            if KEEP_U:
+                at = _start(tile, lane, n, a * r, BN) + rows[:, None] * r + at_q[None, :]
+                tl.store(u + at, m, mask=_inside(ok, at_q, r, Q))
+            if b <= UNROLLED * BB:
+                for b0 in tl.static_range(0, b, BB):
+                    _expand_block(out, m, w2_a, bias, rows, ok, b0, a, b, r, BIAS, BN * A, A, Q, BB)
+            else:
+                for b0 in range(0, b, BB):
+                    _expand_block(out, m, w2_a, bias, rows, ok, b0, a, b, r, BIAS, BN * A, A, Q, BB)
+        else:
+            _store_y(out, m, bias, rows, ok, at_q, a, b, BIAS, BN * A, A, Q)
+
+
+@triton.jit
+def _expand_block(
+    y, u, w2_a, bias, rows, ok, b0, a: tl.constexpr, b: tl.constexpr, r: tl.constexpr,
+    BIAS: tl.constexpr, ROWS: tl.constexpr, A: tl.constexpr, R: tl.constexpr, BB: tl.constexpr,
+):  # fmt: skip
+    """BB columns of u·w2_aᵀ + bias into y."""
+    at_b = b0 + tl.arange(0, BB)
+    right = _load(w2_a, tl.arange(0, R), at_b, 1, r, r, b).to(u.dtype)  # (r, b)
+    delta = tl.dot(u, right, input_precision=PRECISION)
+    _store_y(y, delta, bias, rows, ok, at_b, a, b, BIAS, ROWS, A, BB)
 
 
 @triton.jit
@@ -174,15 +202,15 @@ def _store_y(
 
 @triton.jit(do_not_specialize=["n", "lanes", "size"])
 def backward_out(
-    gy, u, w2_a, gu, g_w2_a, n, lanes, size,
-    a: tl.constexpr, b: tl.constexpr, r: tl.constexpr,
+    gy, u, w2_a, gu, sums, n, lanes, size,
+    SUMS: tl.constexpr, AT: tl.constexpr, a: tl.constexpr, b: tl.constexpr, r: tl.constexpr,
     BN: tl.constexpr, A: tl.constexpr, R: tl.constexpr, BB: tl.constexpr,
 ):  # fmt: skip
     """What the output's gradient gives of a low-rank layer: gu = gy·w2_a, and w2_a's gradient.
 
     One program: every P-th tile of a lane's tokens, and BB of the b columns.
     gy (L·n, a·b); gu (blocks of b, L·n, a·r) to be summed, ``size`` numbers a block;
-    g_w2_a (P, L, b, r).
+    w2_a's part of the sums (P, L, SUMS) begins at AT.
     """
     first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     at_b = block * BB + tl.arange(0, BB)
@@ -203,14 +231,15 @@ def backward_out(
         gm = tl.dot(g, right, input_precision=PRECISION)
         tl.store(gu + start + at, gm.to(gu.dtype.element_ty), mask=narrow)
         total = tl.dot(tl.trans(g), middle, total, input_precision=PRECISION)
-    out = g_w2_a + (first * lanes + lane).to(tl.int64) * b * r
     here = (at_b < b)[:, None] & (at_r < r)[None, :]
+    out = sums + (first * lanes + lane).to(tl.int64) * SUMS + AT
     tl.store(out + at_b[:, None] * r + at_r[None, :], total, mask=here)
 
 
 @triton.jit(do_not_specialize=["n", "lanes", "size"])
 def backward_in(
-    gu, x, w1, w2_b, gx, g_w2_b, g_w1, n, lanes, size,
+    gu, x, w1, w2_b, gx, sums, n, lanes, size,
+    SUMS: tl.constexpr, AT: tl.constexpr,
     a: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
     BLOCKS: tl.constexpr, NEEDS_X: tl.constexpr, BN: tl.constexpr,
     A: tl.constexpr, C: tl.constexpr, R: tl.constexpr, BD: tl.constexpr,
@@ -218,8 +247,8 @@ def backward_in(
     """What gu gives of a low-rank layer: Δgx, and the gradients of w2_b and w1.
 
     One program: every P-th tile of a lane's tokens, and BD of the d columns. BLOCKS parts of gu,
-    ``size`` numbers each, are added. x, gx (L·n, c·d); g_w2_b (P, L, r, d);
-    g_w1 (P·blocks of d, L, a, c).
+    ``size`` numbers each, are added. x, gx (L·n, c·d); the sums (P, L, SUMS) begin with w1's, once
+    a block of d, and w2_b's begin at AT.
     """
     first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     at_d = block * BD + tl.arange(0, BD)
@@ -254,18 +283,17 @@ def backward_in(
         by_c = _by_column(h, BN, C, R)
         total_1 = tl.dot(left, by_c, total_1, input_precision=PRECISION)
     here = (at_d < d)[:, None] & (at_r < r)[None, :]
-    out = g_w2_b + (first * lanes + lane).to(tl.int64) * r * d
-    tl.store(out + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
-    program = first * tl.num_programs(1) + block
-    _store_g_w1(g_w1 + (program * lanes + lane).to(tl.int64) * a * c, total_1, a, c, WIDE, A, C)
+    out = sums + (first * lanes + lane).to(tl.int64) * SUMS
+    tl.store(out + AT + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
+    _store_w1(out + block * a * c, total_1, a, c, WIDE, A, C)
 
 
 @triton.jit
-def _store_g_w1(
+def _store_w1(
     out, total, a: tl.constexpr, c: tl.constexpr,
     WIDE: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """Store the rows of total (WIDE, C) that are rows of w1, see ``_widen``."""
+    """Store the rows of total (WIDE, C) that are rows of w1's gradient, see ``_widen``."""
     wide = tl.arange(0, WIDE)
     row = wide // (WIDE // A)
     column = tl.arange(0, C)
@@ -275,7 +303,7 @@ def _store_g_w1(
 
 @triton.jit(do_not_specialize=["n", "lanes"])
 def backward_low_rank(
-    gy, x, w1, w2_a, w2_b, gx, g_w2_a, g_w2_b, g_w1, n, lanes,
+    gy, x, w1, w2_a, w2_b, gx, sums, n, lanes,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
     NEEDS_X: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
     R: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
@@ -283,8 +311,7 @@ def backward_low_rank(
     """All gradients of a low-rank layer whose w2 fits a tile (BB >= b and BD >= d).
 
     h and u are taken from x again, and gu stays in registers. One program: every P-th tile of a
-    lane's tokens. gy (L·n, a·b); x, gx (L·n, c·d); g_w2_a (P, L, b, r), g_w2_b (P, L, r, d),
-    g_w1 (P, L, a, c).
+    lane's tokens. gy (L·n, a·b); x, gx (L·n, c·d); sums (P, L, a·c + b·r + r·d).
     """
     first, lane = tl.program_id(0), tl.program_id(1)
     at_b, at_d, at_r = tl.arange(0, BB), tl.arange(0, BD), tl.arange(0, R)
@@ -318,17 +345,19 @@ def backward_low_rank(
         if NEEDS_X:
             delta = tl.dot(gh, right_d, input_precision=PRECISION)
             tl.store(gx + at_x, delta.to(dtype), mask=inside_x)
-    row = (first * lanes + lane).to(tl.int64)
+    out = sums + (first * lanes + lane).to(tl.int64) * (a * c + b * r + r * d)
+    _store_w1(out, total_1, a, c, WIDE, A, C)
+    out += a * c
     here = (at_b < b)[:, None] & (at_r < r)[None, :]
-    tl.store(g_w2_a + row * b * r + at_b[:, None] * r + at_r[None, :], total_a, mask=here)
+    tl.store(out + at_b[:, None] * r + at_r[None, :], total_a, mask=here)
+    out += b * r
     here = (at_d < d)[:, None] & (at_r < r)[None, :]
-    tl.store(g_w2_b + row * r * d + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
-    _store_g_w1(g_w1 + row * a * c, total_1, a, c, WIDE, A, C)
+    tl.store(out + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
 
 
 @triton.jit(do_not_specialize=["n", "lanes"])
 def backward_full(
-    gy, x, w1, w2, gx, g_w2, g_w1, n, lanes,
+    gy, x, w1, w2, gx, sums, n, lanes,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr,
     NEEDS_X: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
     BB: tl.constexpr, BD: tl.constexpr,
@@ -336,7 +365,7 @@ def backward_full(
     """All gradients of a layer whose full w2 fits a tile (BB >= b and BD >= d).
 
     One program: every P-th tile of a lane's tokens. gy (L·n, a·b); x, gx (L·n, c·d);
-    g_w2 (P, L, b, d); g_w1 (P, L, a, c).
+    sums (P, L, a·c + b·d).
     """
     first, lane = tl.program_id(0), tl.program_id(1)
     at_b, at_d = tl.arange(0, BB), tl.arange(0, BD)
@@ -363,10 +392,11 @@ def backward_full(
         left = tl.trans(_widen(_by_column(g, BN, A, BB), BN * BB, A, WIDE))
         by_c = _by_column(z, BN, C, BB)
         total_1 = tl.dot(left, by_c, total_1, input_precision=PRECISION)
-    row = (first * lanes + lane).to(tl.int64)
-    _store_g_w1(g_w1 + row * a * c, total_1, a, c, WIDE, A, C)
+    out = sums + (first * lanes + lane).to(tl.int64) * (a * c + b * d)
+    _store_w1(out, total_1, a, c, WIDE, A, C)
+    out += a * c
     here = (at_b < b)[:, None] & (at_d < d)[None, :]
-    tl.store(g_w2 + row * b * d + at_b[:, None] * d + at_d[None, :], total_2, mask=here)
+    tl.store(out + at_b[:, None] * d + at_d[None, :], total_2, mask=here)
 
 
 @triton.jit(do_not_specialize=["n"])
@@ -392,14 +422,14 @@ def mix(
 
 @triton.jit(do_not_specialize=["n", "lanes"])
 def mix_backward(
-    gy, z, w1, gz, g_w1, n, lanes,
+    gy, z, w1, gz, sums, n, lanes,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr,
     BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr, BB: tl.constexpr,
 ):  # fmt: skip
     """gz = w1ᵀ·gy and w1's gradient; the rest of the layer's are ordinary products.
 
     One program: every P-th tile of a lane's tokens, and BB of the b columns. gy (L·n, a·b); z, gz
-    (L·n, c·b), which may be the same memory; g_w1 (P·blocks of b, L, a, c).
+    (L·n, c·b), which may be the same memory; sums (P, L, blocks of b, a, c).
     """
     first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     at_b = block * BB + tl.arange(0, BB)
@@ -419,5 +449,5 @@ def mix_backward(
         by_c = _by_column(zt, BN, C, BB)
         total = tl.dot(left, by_c, total, input_precision=PRECISION)
         tl.store(gz + at, _mix(g, mixer, BN, A, C, BB).to(dtype), mask=inside)
-    row = ((first * tl.num_programs(1) + block) * lanes + lane).to(tl.int64)
-    _store_g_w1(g_w1 + row * a * c, total, a, c, WIDE, A, C)
+    row = ((first * lanes + lane) * tl.num_programs(1) + block).to(tl.int64)
+    _store_w1(sums + row * a * c, total, a, c, WIDE, A, C)

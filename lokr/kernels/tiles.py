@@ -17,11 +17,6 @@ LARGEST = 128
 """Largest a, c and r that a tile holds whole; beyond, the PyTorch path serves."""
 IN_A_TILE = {"low": 128, "full": 64}
 """Largest b and d of a w2, low-rank or full, that a tile holds whole."""
-CACHED = 0
-"""Bytes of x and y that one part may have; 0: all in one part."""
-PER_PROCESSOR = 4
-"""Programs that share out the tokens, for each multiprocessor of the GPU."""
-
 Tile = dict[str, int]
 
 
@@ -52,32 +47,26 @@ def keeps_u(s: Dims) -> bool:
     return s.r > 0 and not in_a_tile(s)
 
 
-def pieces(s: Dims, dtype: torch.dtype) -> int:
-    """Into how many parts a call is cut."""
-    size = s.lanes * s.n * (s.a * s.b + s.c * s.d) * dtype.itemsize
-    return max(1, -(-size // CACHED)) if CACHED else 1
-
-
 def count(s: Dims, tile: Tile) -> int:
     """Tiles of a lane."""
     return -(-s.n // tile["BN"])
 
 
 def programs(s: Dims, tile: Tile, blocks: int, device: torch.device) -> int:
-    """P, where ``blocks`` programs share each tile."""
-    wanted = -(-PER_PROCESSOR * _multiprocessors(device) // (s.lanes * blocks))
-    return max(1, min(count(s, tile), wanted))
+    """P, where ``blocks`` programs share each tile: two for each multiprocessor, four for lanes."""
+    wanted = (2 if s.lanes == 1 else 4) * _multiprocessors(device)
+    return max(1, min(count(s, tile), -(-wanted // (s.lanes * blocks))))
 
 
 def forward(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.forward``."""
-    bb, bd = _at_most(128, s.b), _at_most(128, s.d)
+    bd = _at_most(128 if s.d <= 128 else 64, s.d)
     return {
-        "BN": _tokens(s, dtype, 8192, bd),
+        "BN": _tokens(s, dtype, 64 if bd == 128 else 128),
         "A": _power(s.a),
         "C": _power(s.c),
         "Q": _power(s.r or s.b, 16),
-        "BB": bb,
+        "BB": _at_most(128, s.b),
         "BD": bd,
         "num_warps": 4,
         "num_stages": 3,
@@ -86,28 +75,25 @@ def forward(s: Dims, dtype: torch.dtype) -> Tile:
 
 def backward_low_rank(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_low_rank``."""
-    bb, bd = _power(s.b, 16), _power(s.d, 16)
     return {
-        "BN": _tokens(s, dtype, 4096, max(bb, bd)),
+        "BN": _tokens(s, dtype, 64),
         "A": _power(s.a),
         "C": _power(s.c),
         "R": _power(s.r, 16),
-        "BB": bb,
-        "BD": bd,
+        "BB": _power(s.b, 16),
+        "BD": _power(s.d, 16),
         "num_warps": 4,
-        "num_stages": 2,
+        "num_stages": 3,
     }
 
 
 def backward_out(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_out``."""
-    bb = _at_most(256 if s.r <= 16 else 128, s.b)
-    area = 8192 if dtype.itemsize == 2 else 4096
     return {
-        "BN": max(1, max(16, min(256, area // bb)) // _power(s.a)),
+        "BN": max(1, 32 // _power(s.a)),
         "A": _power(s.a),
         "R": _power(s.r, 16),
-        "BB": bb,
+        "BB": _at_most(128, s.b),
         "num_warps": 4,
         "num_stages": 4,
     }
@@ -115,13 +101,12 @@ def backward_out(s: Dims, dtype: torch.dtype) -> Tile:
 
 def backward_in(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_in``."""
-    bd = _at_most(256 if s.r <= 16 else 128, s.d)
     return {
-        "BN": _tokens(s, dtype, 8192, bd),
+        "BN": _tokens(s, dtype, 64),
         "A": _power(s.a),
         "C": _power(s.c),
         "R": _power(s.r, 16),
-        "BD": bd,
+        "BD": _at_most(128, s.d),
         "num_warps": 4,
         "num_stages": 3,
     }
@@ -129,13 +114,12 @@ def backward_in(s: Dims, dtype: torch.dtype) -> Tile:
 
 def backward_full(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_full``."""
-    bb, bd = _power(s.b, 16), _power(s.d, 16)
     return {
-        "BN": _tokens(s, dtype, 4096, max(bb, bd)),
+        "BN": _tokens(s, dtype, 128),
         "A": _power(s.a),
         "C": _power(s.c),
-        "BB": bb,
-        "BD": bd,
+        "BB": _power(s.b, 16),
+        "BD": _power(s.d, 16),
         "num_warps": 4,
         "num_stages": 2,
     }
@@ -143,25 +127,24 @@ def backward_full(s: Dims, dtype: torch.dtype) -> Tile:
 
 def mix(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.mix``."""
-    bb = _at_most(128, s.b)
     return {
-        "BN": _tokens(s, dtype, 4096, bb),
+        "BN": _tokens(s, dtype, 32),
         "A": _power(s.a),
         "C": _power(s.c),
-        "BB": bb,
-        "num_warps": 4,
+        "BB": _at_most(128, s.b),
+        "num_warps": 8,
         "num_stages": 1,
     }
 
 
 def mix_backward(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.mix_backward``."""
-    return {**mix(s, dtype), "num_stages": 3}
+    return {**mix(s, dtype), "num_warps": 4, "num_stages": 3}
 
 
-def _tokens(s: Dims, dtype: torch.dtype, area: int, width: int) -> int:
-    """BN: tokens whose tile (BN·max(a, c), width) has about ``area`` numbers (half in fp32)."""
-    rows = max(16, min(256, area * 2 // dtype.itemsize // width))
+def _tokens(s: Dims, dtype: torch.dtype, rows: int) -> int:
+    """BN: tokens whose tile has ``rows`` rows of x or y (half of them in fp32)."""
+    rows = max(16, rows * 2 // dtype.itemsize)
     return max(1, rows // max(_power(s.a), _power(s.c)))
 
 

@@ -1,0 +1,110 @@
+"""The fused path: an adapted linear layer as one operator in Triton (:mod:`lokr.kernels.linear`).
+
+The PyTorch path, :mod:`lokr.product`, computes the same on any device. Which of the two serves a
+call is chosen each time, unless the environment variable ``LOKR_KERNEL`` (read once) or
+:func:`force` says:
+
+    auto     Triton on a GPU, in bf16 or fp16, for factors that its tiles hold; else PyTorch
+    torch    always PyTorch
+    triton   Triton, or an error that says what it cannot serve (on a CPU it needs Triton's
+             interpreter: TRITON_INTERPRET=1)
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from lokr.kernels import tiles
+from lokr.product import Factors
+
+PATHS = ("auto", "torch", "triton")
+HALF = (torch.bfloat16, torch.float16)
+_INSTALLED = importlib.util.find_spec("triton") is not None
+
+
+def _checked(path: str) -> str:
+    if path not in PATHS:
+        raise ValueError(f"LOKR_KERNEL={path!r}: expected one of {', '.join(PATHS)}")
+    return path
+
+
+_path = _checked(os.environ.get("LOKR_KERNEL", "auto"))
+
+
+def path() -> str:
+    """The path in force: ``"auto"``, ``"torch"`` or ``"triton"``."""
+    return _path
+
+
+@contextmanager
+def force(path: str) -> Iterator[None]:
+    """Use one path inside the ``with``.
+
+    Raises:
+        ValueError: an unknown path.
+    """
+    global _path
+    before, _path = _path, _checked(path)
+    try:
+        yield
+    finally:
+        _path = before
+
+
+def serves(device: torch.device, dtype: torch.dtype, f: Factors) -> bool:
+    """Whether the Triton path takes a product on ``device`` in ``dtype``.
+
+    Raises:
+        RuntimeError: the path is forced, and it cannot; says why.
+    """
+    if _path == "torch":
+        return False
+    reason = _obstacle(device, dtype, f)
+    if _path == "triton" and reason is not None:
+        raise RuntimeError(f"LOKR_KERNEL='triton': {reason}")
+    return reason is None and (_path == "triton" or (device.type == "cuda" and dtype in HALF))
+
+
+def _obstacle(device: torch.device, dtype: torch.dtype, f: Factors) -> str | None:
+    """What keeps Triton from a call; None if nothing does."""
+    if not _INSTALLED:
+        return "the package triton is not installed"
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"Triton has no device {device.type!r}; a CPU needs TRITON_INTERPRET=1"
+    if dtype not in (*HALF, torch.float32):
+        return f"dtype {dtype}: expected bfloat16, float16 or float32"
+    r = 0 if f.w2_b is None else f.w2_b.shape[1]
+    _, a, c = f.w1.shape
+    if not tiles.fits(a, c, r):
+        return (
+            f"w1 {a}x{c} and r={r}: each may be {tiles.LARGEST} at most; "
+            "larger ones take the PyTorch path"
+        )
+    return None
+
+
+def adapted_linear(x: Tensor, weight: Tensor | None, bias: Tensor | None, f: Factors) -> Tensor:
+    """W·x + bias + ΔW·x of all lanes; without a weight, ΔW·x alone.
+
+    Args:
+        x: (L·…, c·d), lane-major, in the dtype of the product.
+        weight, bias: of the frozen layer, in that dtype; either may be None.
+        f: the factors, in any floating dtype.
+
+    Returns:
+        (L·…, a·b) in the dtype of x.
+    """
+    from lokr.kernels import linear
+
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
+    if len(rows) % len(f.w1):
+        raise ValueError(f"x has {len(rows)} rows, which {len(f.w1)} lanes cannot share evenly")
+    factors = (None if t is None else t.float() for t in (f.w1, f.w2, f.w2_a, f.w2_b))
+    y = linear.adapted_linear(rows, weight, bias, *factors)  # type: ignore[arg-type]
+    return y.view(*x.shape[:-1], y.shape[-1])

@@ -1,0 +1,166 @@
+"""Which path serves a layer, and that both give the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+pytest.importorskip("triton", reason="Triton is not installed: the PyTorch path serves alone")
+
+from lokr import LaneNoise, LoKrConfig, LoKrModel, kernels
+from lokr.kernels import tiles
+from tests.lokr import architectures as arch
+from tests.lokr.peers import Mlp, Net, adapt, randomize
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CLOSE = {"rtol": 1e-4, "atol": 1e-4}
+TARGETS = {"target_modules": ["up", "down"]}
+
+
+def run(model: LoKrModel, x: Tensor, path: str) -> dict[str, Tensor]:
+    """Output and gradients on one path."""
+    model.zero_grad()
+    x = x.detach().requires_grad_()
+    with kernels.force(path):
+        out = model(x)
+        out.square().sum().backward()
+    grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.requires_grad}
+    return {"out": out.detach(), "x": x.grad, **grads}
+
+
+def check_same(model: LoKrModel, x: Tensor) -> None:
+    model, x = model.to(DEVICE), x.to(DEVICE)
+    assert_close(run(model, x, "triton"), run(model, x, "torch"), **CLOSE)
+
+
+CASES = {
+    "low-rank": {"r": 2},
+    "both": {"r": 1, "decompose_both": True},
+    "full": {"r": 64},
+    "factor-2": {"r": 3, "alpha": 5, "decompose_factor": 2},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_both_paths_agree(case):
+    torch.manual_seed(0)
+    model = adapt(Mlp(), **CASES[case], **TARGETS)
+    randomize(model)
+    check_same(model, torch.randn(3, 5, 12))
+
+
+def test_lanes_of_different_rank_and_scale():
+    torch.manual_seed(0)
+    configs = [LoKrConfig(r=r, alpha=alpha, **TARGETS) for r, alpha in ((1, 4), (2, 1), (1, 16))]
+    model = adapt(Mlp(), configs)
+    randomize(model)
+    check_same(model, torch.randn(6, 4, 12))
+
+
+@pytest.mark.parametrize("dropouts", [{"rank_dropout": 0.5}, {"module_dropout": 0.5}])
+def test_dropouts(dropouts):
+    torch.manual_seed(0)
+    model = adapt(Mlp(), [LoKrConfig(r=2, **TARGETS, **dropouts)] * 2).train()
+    randomize(model)
+    model.set_noise(LaneNoise([0, 1]).to(DEVICE))
+    check_same(model, torch.randn(8, 12))
+
+
+def test_a_transposed_layer():
+    torch.manual_seed(0)
+    model = adapt(arch.gpt2(), r=1, target_modules=["c_attn", "c_fc"]).eval().to(DEVICE)
+    randomize(model)
+    ids = torch.randint(0, 50, (2, 7), device=DEVICE)
+    outputs = []
+    for path in ("triton", "torch"):
+        with kernels.force(path), torch.no_grad():
+            outputs.append(model(ids).logits)
+    assert_close(*outputs, **CLOSE)
+
+
+class Noisy(nn.Linear):
+    """A layer that is more than W·x + bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).tanh()
+
+
+def hooked() -> nn.Linear:
+    layer = nn.Linear(12, 20)
+    layer.register_forward_hook(lambda module, args, out: out * 2)
+    return layer
+
+
+@pytest.mark.parametrize("layer", [Noisy(12, 20), hooked()], ids=["subclass", "hook"])
+def test_a_layer_that_does_more_keeps_doing_it(layer):
+    torch.manual_seed(0)
+    model = adapt(Net(layer), r=2, target_modules=["layer"])
+    randomize(model)
+    check_same(model, torch.randn(3, 12))
+
+
+def test_two_active_adapters_and_a_merged_one():
+    torch.manual_seed(0)
+    model = adapt(Mlp(), {name: LoKrConfig(r=2, **TARGETS) for name in ("a", "b")})
+    randomize(model)
+    model.set_adapter(["a", "b"])
+    check_same(model, torch.randn(3, 12))
+    x = torch.randn(3, 12, device=DEVICE)
+    model.set_adapter("a")
+    with torch.no_grad(), kernels.force("triton"):
+        before = model(x)
+        model.merge_adapter()
+        assert_close(model(x), before, **CLOSE)
+
+
+def test_one_graph_with_the_operator_in_it():
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = adapt(Mlp(), r=2, **TARGETS).to(DEVICE)
+    randomize(model)
+    x = torch.randn(4, 12, device=DEVICE)
+    expected = run(model, x, "triton")
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    model.zero_grad()
+    own = x.detach().requires_grad_()
+    with kernels.force("triton"):
+        out = compiled(own)
+        out.square().sum().backward()
+    assert_close(own.grad, expected["x"], **CLOSE)
+    assert_close(out.detach(), expected["out"], **CLOSE)
+    torch._dynamo.reset()
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="on a GPU Triton is the usual path")
+def test_a_cpu_takes_the_pytorch_path_by_itself(monkeypatch):
+    from lokr.kernels import linear
+
+    def refuse(*args: object) -> None:
+        raise AssertionError("the operator was called")
+
+    monkeypatch.setattr(linear, "adapted_linear", refuse)
+    adapt(Mlp(), r=2, **TARGETS)(torch.randn(3, 12))
+    with kernels.force("triton"), pytest.raises(AssertionError, match="was called"):
+        adapt(Mlp(), r=2, **TARGETS)(torch.randn(3, 12))
+
+
+def test_what_triton_cannot_serve_is_said_when_it_is_forced():
+    model = adapt(Mlp(), r=2, **TARGETS).double()
+    with kernels.force("triton"), pytest.raises(RuntimeError, match="float64: expected bfloat16"):
+        model(torch.randn(3, 12, dtype=torch.float64))
+    wide = adapt(Net(nn.Linear(512, 512)), r=2, target_modules=["layer"], decompose_factor=256)
+    with kernels.force("triton"), pytest.raises(RuntimeError, match=f"{tiles.LARGEST} at most"):
+        wide(torch.randn(3, 512))
+
+
+def test_an_unknown_path_is_refused():
+    with pytest.raises(ValueError, match="LOKR_KERNEL='cuda': expected one of auto, torch, triton"):
+        kernels.force("cuda").__enter__()
+
+
+def test_rows_that_lanes_cannot_share():
+    model = adapt(Mlp(), [LoKrConfig(r=2, **TARGETS)] * 2).to(DEVICE)
+    with kernels.force("triton"), pytest.raises(ValueError, match="3 rows, which 2 lanes"):
+        model(torch.randn(3, 12, device=DEVICE))
