@@ -60,7 +60,8 @@ def candidates(program: str, s: Dims) -> Iterator[Tile]:
     tokens = sorted({max(1, rows // tall) for rows in (32, 64, 128, 256)})
     free = PROGRAMS[program]
     widths = {"BB": s.b, "BD": s.d}
-    choices = [{min(_power(widths[name], 16), w) for w in (32, 64, 128, 256, 512)} for name in free]
+    sizes_of = (64, 128) if program == "forward" else (64, 128, 256)
+    choices = [{min(_power(widths[name], 16), w) for w in sizes_of} for name in free]
     stages = (3,) if program == "forward" else (1,) if program == "mix" else (2, 3)
     for bn, warps, depth, *sizes in itertools.product(tokens, (4, 8), stages, *choices):
         tile = {**usual, "BN": bn, **dict(zip(free, sizes, strict=True))}
@@ -128,8 +129,9 @@ def call(program: str, s: Dims, t: Buffers, tile: Tile, per_sm: int) -> Any:
 def programs_for(s: Dims) -> tuple[str, ...]:
     """Those that a layer of these sizes runs."""
     if s.r:
-        in_a_tile = ("forward", "backward_low_rank")
-        return in_a_tile if tiles.in_a_tile(s) else ("forward", "backward_out", "backward_in")
+        apart = () if tiles.in_a_tile(s) else ("backward_out", "backward_in")
+        together = ("backward_low_rank",) if max(s.b, s.d) <= 512 else ()
+        return ("forward", *together, *apart)
     return ("forward", "backward_full") if tiles.in_a_tile(s) else ("mix", "mix_backward")
 
 
