@@ -1,4 +1,4 @@
-"""The command line: ``python -m experiments run|list|status|show``.
+"""The command line: ``python -m experiments run|list|status|show|bench``.
 
 torch and transformers are imported by the commands that need them, so that help comes at once.
 """
@@ -6,10 +6,7 @@ torch and transformers are imported by the commands that need them, so that help
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -19,23 +16,17 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from experiments import display, studies
+from experiments.bench.cli import app as bench
+from experiments.command import Data, Device, DeviceName
+from experiments.command import err as _err
+from experiments.command import explained as _explained
+from experiments.command import place as _place
 from experiments.errors import BenchError
 from experiments.overrides import override
 from experiments.plan import Plan, collapse, plan
 from experiments.progress import watch
 from experiments.store import Result, Store
 from experiments.study import Study
-
-INTERRUPTED = 130  # what a shell expects of a process that Ctrl-C ended
-
-
-class Device(StrEnum):
-    """Where to train."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-
 
 # Lanes of a pack unless --lanes says otherwise.
 LANES = {Device.CPU: 8, Device.CUDA: 16}
@@ -52,22 +43,13 @@ as its *lanes*. Trials that are the same function train once. What is finished n
 
 Start with `list`, then `list quickstart`, then `run quickstart`.""",
 )
+app.add_typer(bench, name="bench")
 
 StudyName = Annotated[str, typer.Argument(help="Name of a study; `list` shows them.")]
 Results = Annotated[Path, typer.Option(help="Folder of the results: RESULTS/STUDY/ID.json.")]
-DeviceName = Annotated[Device, typer.Option(help="`auto` is the GPU if there is one.")]
 Lanes = Annotated[
     int | None,
     typer.Option(min=1, help="Largest pack.", show_default="8 on a CPU, 16 on a GPU"),
-]
-Data = Annotated[
-    Path | None,
-    typer.Option(
-        exists=True,
-        file_okay=False,
-        help="Folder of GLUE parquet, `DATA/TASK/{train,validation}-00000-of-00001.parquet`.",
-        show_default="the hub",
-    ),
 ]
 Sets = Annotated[
     list[str] | None,
@@ -79,9 +61,6 @@ Sets = Annotated[
     ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first LIMIT trials of the study.")]
-
-
-_err = Console(stderr=True)
 
 
 @app.callback()
@@ -179,35 +158,9 @@ def show(
         display.show_result(Console(), _only(Store(results).find(prefix), prefix, results))
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """One line instead of a traceback for what the user can mend; 130 for Ctrl-C."""
-    try:
-        yield
-    except BenchError as error:
-        _err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        _err.print("interrupted")
-        raise typer.Exit(INTERRUPTED) from None
-
-
 def _choose(name: str, sets: list[str] | None, limit: int | None) -> Study:
     study = override(studies.load(name), sets or [])
     return replace(study, trials=study.trials[:limit])
-
-
-def _place(device: Device) -> Device:
-    """Where ``auto`` is, and whether ``cuda`` is there at all."""
-    if device is Device.CPU:
-        return device
-    import torch
-
-    if torch.cuda.is_available():
-        return Device.CUDA
-    if device is Device.CUDA:
-        raise BenchError("--device cuda: torch sees no GPU here; use --device cpu or auto")
-    return Device.CPU
 
 
 def _plan(study: Study, store: Store, lanes: int, data: Path | None) -> Plan:

@@ -1,0 +1,68 @@
+"""What the commands share: options, where to run, and a user's error as one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from experiments.errors import BenchError
+
+INTERRUPTED = 130  # what a shell expects of a process that Ctrl-C ended
+
+
+class Device(StrEnum):
+    """Where to train."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+DeviceName = Annotated[Device, typer.Option(help="`auto` is the GPU if there is one.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        exists=True,
+        file_okay=False,
+        help="Folder of GLUE parquet, `DATA/TASK/{train,validation}-00000-of-00001.parquet`.",
+        show_default="the hub",
+    ),
+]
+
+err = Console(stderr=True)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """One line instead of a traceback for what the user can mend; 130 for Ctrl-C."""
+    try:
+        yield
+    except BenchError as error:
+        err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def place(device: Device) -> Device:
+    """Where ``auto`` is, and whether ``cuda`` is there at all.
+
+    Raises:
+        BenchError: torch sees no GPU.
+    """
+    if device is Device.CPU:
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return Device.CUDA
+    if device is Device.CUDA:
+        raise BenchError("--device cuda: torch sees no GPU here; use --device cpu or auto")
+    return Device.CPU
