@@ -6,22 +6,23 @@ Every contender wraps the same frozen layer, and every LoKr has the same factors
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from experiments.bench.shapes import Case
+from experiments.bench.timing import Within, environment
 from experiments.methods import quiet_about_rank
-from lokr import LoKrModel, product
+from lokr import LoKrModel, kernels, product
 from lokr.layers import LoKrLayer
 
 FROZEN, LORA, PEFT = "frozen", "PEFT LoRA", "PEFT LoKr"
 LYCORIS, BYPASS = "LyCORIS", "LyCORIS bypass"
 PLAIN, OURS_TORCH, OURS = "plain order", "ours, PyTorch", "ours"
-KERNEL = "LOKR_KERNEL"
-"""Variable that forces one of our paths."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,13 @@ class Contender:
     Args:
         forward: the adapted layer.
         trained: name of a factor -> its parameter; LoRA's own names.
-        environment: variables that choose its path, set while it runs or is captured.
+        within: makes the context that chooses its path while it runs or is captured.
         is_lokr: whether it must give our function.
     """
 
     forward: Callable[[Tensor], Tensor]
     trained: dict[str, nn.Parameter] = field(default_factory=dict)
-    environment: Mapping[str, str] = field(default_factory=dict)
+    within: Within = nullcontext
     is_lokr: bool = True
 
 
@@ -133,7 +134,8 @@ def _with_lycoris(
         bypass_mode=bypass,
     ).to(device)
     module.apply_to()  # the layer's forward is now LyCORIS's
-    return Contender(layer, _filled(module, case), {"LYCORIS_KERNEL_BACKEND": backend})
+    within = partial(environment, {"LYCORIS_KERNEL_BACKEND": backend})
+    return Contender(layer, _filled(module, case), within)
 
 
 def _plain(case: Case, layer: nn.Module, device: str) -> Contender:
@@ -166,7 +168,7 @@ def _with_ours(case: Case, layer: nn.Module, path: str) -> Contender:
     adapter = adapted.adapter("default")
     for name, values in case.factors().items():
         adapter.set_lane(0, name, values)
-    return Contender(adapted, dict(adapter.named_parameters()), {KERNEL: path})
+    return Contender(adapted, dict(adapter.named_parameters()), partial(kernels.force, path))
 
 
 @torch.no_grad()

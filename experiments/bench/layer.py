@@ -20,7 +20,6 @@ from experiments.bench.contenders import Contender
 from experiments.bench.shapes import Case
 from experiments.bench.timing import (
     Clock,
-    environment,
     first_line,
     input_sets,
     interleaved,
@@ -81,7 +80,7 @@ def _prepare(
         if contender.is_lokr:
             result["errors"] = _errors(contender, device, inputs[0], expected)
         calls = [partial(_pass, contender, device, *pair) for pair in inputs]
-        ready = runner(calls, device, contender.environment)
+        ready = runner(calls, device, contender.within)
     except ImportError as error:
         return {**result, "reason": f"not installed: {first_line(error)}"}, None
     except Exception as error:  # a peer, or its compiler, may raise anything
@@ -109,7 +108,7 @@ def _pass(
 
 def _errors(contender: Contender, device: str, pair: Inputs, expected: Tensors) -> dict[str, float]:
     """Relative errors (norm of the difference over norm), the worst factor for the factors."""
-    with environment(contender.environment):
+    with contender.within():
         y, (gx, *gradients) = _pass(contender, device, *pair)
     factors = [
         _distance(gradient, expected[name])

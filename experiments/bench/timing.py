@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 Calls = Sequence[Callable[[], Any]]
+Within = Callable[[], AbstractContextManager[Any]]
 WARM_UP = 3
 """Runs before anything is timed or captured: they compile and tune, and fill the allocator."""
 SAMPLE_MS = {"cuda": 3.0, "cpu": 30.0}
@@ -25,21 +26,21 @@ class Clock:
 
     Args:
         calls: what to time.
-        variables: environment variables that are set while it runs.
+        within: makes the context that they run in.
     """
 
     mode = "clock"
     reason: str | None = None
     """Why it is not timed as most are; None if it is."""
 
-    def __init__(self, calls: Calls, variables: Mapping[str, str]) -> None:
+    def __init__(self, calls: Calls, within: Within = nullcontext) -> None:
         self.calls = calls
-        self.variables = variables
+        self.within = within
         self.run(WARM_UP)
 
     def run(self, times: int) -> None:
         """Run so many times, without waiting for the device."""
-        with environment(self.variables):
+        with self.within():
             for _ in range(times):
                 for call in self.calls:
                     call()
@@ -59,8 +60,8 @@ class Eager(Clock):
 
     mode = "eager"
 
-    def __init__(self, calls: Calls, variables: Mapping[str, str], reason: str) -> None:
-        super().__init__(calls, variables)
+    def __init__(self, calls: Calls, within: Within, reason: str) -> None:
+        super().__init__(calls, within)
         self.reason = reason
 
     def _elapsed(self, times: int) -> float:
@@ -79,16 +80,16 @@ class Graph(Clock):
 
     mode = "graph"
 
-    def __init__(self, calls: Calls, variables: Mapping[str, str]) -> None:
+    def __init__(self, calls: Calls, within: Within = nullcontext) -> None:
         self.graph: torch.cuda.CUDAGraph | None = None
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            super().__init__(calls, variables)
+            super().__init__(calls, within)
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with environment(variables), torch.cuda.graph(graph):
+        with within(), torch.cuda.graph(graph):
             self.kept = [call() for call in calls]
         self.graph = graph
 
@@ -103,15 +104,15 @@ class Graph(Clock):
         return _between_events(lambda: self.run(times))
 
 
-def runner(calls: Calls, device: str, variables: Mapping[str, str]) -> Clock:
+def runner(calls: Calls, device: str, within: Within = nullcontext) -> Clock:
     """The way to time the calls on a device: a graph wherever they can be captured."""
     if device == "cpu":
-        return Clock(calls, variables)
+        return Clock(calls, within)
     try:
-        return Graph(calls, variables)
+        return Graph(calls, within)
     except RuntimeError as error:
         torch.cuda.synchronize()
-        return Eager(calls, variables, f"not captured: {first_line(error)}")
+        return Eager(calls, within, f"not captured: {first_line(error)}")
 
 
 def interleaved(runners: Mapping[str, Clock], device: str, rounds: int) -> dict[str, list[float]]:

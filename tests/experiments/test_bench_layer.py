@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+from functools import partial
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from experiments import cli
@@ -12,6 +15,7 @@ from experiments.bench import contenders, layer, layer_report, shapes
 from experiments.bench.record import Record
 from experiments.bench.shapes import Case
 from experiments.bench.timing import Clock, environment
+from lokr import kernels
 
 CASES = {
     "low-rank": Case(out=48, into=32, tokens=12, factor=4, r=2),
@@ -89,18 +93,24 @@ def test_a_contender_that_fails_takes_no_other_with_it(monkeypatch):
     assert layer_report.failures(record) == [f"{case.name}: KeyError: 'bug'"]
 
 
-def test_variables_are_set_while_a_contender_runs_and_no_longer(monkeypatch):
-    import os
-
-    monkeypatch.setenv("LOKR_KERNEL", "before")
+def test_a_contender_runs_in_its_own_context(monkeypatch):
+    monkeypatch.setenv("LYCORIS_KERNEL_BACKEND", "before")
     seen = []
-    clock = Clock([lambda: seen.append(os.environ["LOKR_KERNEL"])], {"LOKR_KERNEL": "torch"})
+    look = partial(environment, {"LYCORIS_KERNEL_BACKEND": "triton", "NEVER_SET": "1"})
+    clock = Clock([lambda: seen.append(os.environ["LYCORIS_KERNEL_BACKEND"])], look)
     clock.run(1)
-    assert set(seen) == {"torch"}
-    assert os.environ["LOKR_KERNEL"] == "before"
-    with environment({"LOKR_NEVER_SET": "1"}):
-        assert os.environ["LOKR_NEVER_SET"] == "1"
-    assert "LOKR_NEVER_SET" not in os.environ
+    assert set(seen) == {"triton"}
+    assert os.environ["LYCORIS_KERNEL_BACKEND"] == "before"
+    assert "NEVER_SET" not in os.environ
+
+
+def test_our_paths_are_forced():
+    seen = {}
+    for name in (contenders.OURS, contenders.OURS_TORCH):
+        contender = contenders.build(name, CASES["low-rank"], "cpu", torch.float32)
+        with contender.within():
+            seen[name] = kernels.path()
+    assert seen == {contenders.OURS: "auto", contenders.OURS_TORCH: "torch"}
 
 
 def test_the_command_saves_shows_and_writes_the_page(tmp_path, monkeypatch):
