@@ -17,7 +17,7 @@ from rich.logging import RichHandler
 
 from experiments import display, studies
 from experiments.bench.cli import app as bench
-from experiments.command import Data, Device, DeviceName
+from experiments.command import Data, Device, DeviceName, Sets, StudyName
 from experiments.command import err as _err
 from experiments.command import explained as _explained
 from experiments.command import place as _place
@@ -45,20 +45,10 @@ Start with `list`, then `list quickstart`, then `run quickstart`.""",
 )
 app.add_typer(bench, name="bench")
 
-StudyName = Annotated[str, typer.Argument(help="Name of a study; `list` shows them.")]
 Results = Annotated[Path, typer.Option(help="Folder of the results: RESULTS/STUDY/ID.json.")]
 Lanes = Annotated[
     int | None,
     typer.Option(min=1, help="Largest pack.", show_default="8 on a CPU, 16 on a GPU"),
-]
-Sets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="FIELD=VALUE",
-        help="Set a field in every trial, such as `precision=bf16` or `target_modules=query,key`; "
-        "may be repeated. Other numbers are other trials: they get their own results.",
-    ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first LIMIT trials of the study.")]
 

@@ -24,6 +24,7 @@ class Device(StrEnum):
     CUDA = "cuda"
 
 
+StudyName = Annotated[str, typer.Argument(help="Name of a study; `list` shows them.")]
 DeviceName = Annotated[Device, typer.Option(help="`auto` is the GPU if there is one.")]
 Data = Annotated[
     Path | None,
@@ -32,6 +33,15 @@ Data = Annotated[
         file_okay=False,
         help="Folder of GLUE parquet, `DATA/TASK/{train,validation}-00000-of-00001.parquet`.",
         show_default="the hub",
+    ),
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Set a field in every trial, such as `precision=bf16` or `target_modules=query,key`; "
+        "may be repeated. Other numbers are other trials: they get their own results.",
     ),
 ]
 
