@@ -334,10 +334,7 @@ class Linear(LoKrLayer):
         return LayerShape(base_layer.out_features, base_layer.in_features)
 
     def product(self, x: Tensor, factors: product.Factors) -> Tensor:
-        dtype = _product_dtype(x)
-        if kernels.serves(x.device, dtype, factors):
-            return kernels.adapted_linear(x.to(dtype), None, None, factors)
-        return product.linear(x, factors)
+        return kernels.adapted_linear(x.to(_product_dtype(x)), None, None, factors)
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The frozen layer and the active adapters, as one operator where that is possible."""
@@ -347,12 +344,12 @@ class Linear(LoKrLayer):
         dtype = _product_dtype(x)
         autocast = torch.is_autocast_enabled(x.device.type)
         fits = autocast or self.weight.dtype == dtype  # else the frozen layer says what is wrong
-        factors = adapter.factors()
-        if not fits or not kernels.serves(x.device, dtype, factors):
+        if not fits:
             return super().forward(x)
         bias = None if self.bias is None else self.bias.to(dtype)
         weight = self.frozen_matrix().to(dtype)
-        return kernels.adapted_linear(x.to(dtype), weight, bias, adapter.keep(factors))
+        factors = adapter.keep(adapter.factors())
+        return kernels.adapted_linear(x.to(dtype), weight, bias, factors)
 
     def frozen_matrix(self) -> Tensor:
         """The frozen weight as (out, in)."""

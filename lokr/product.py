@@ -1,9 +1,10 @@
-"""ΔW·x without ΔW, for linear layers and convolutions, many lanes at once.
+"""The factors as products take them, w1 over one axis, and ΔW * x of convolutions without ΔW.
 
     y[n, a, b] = scale · Σ_c w1[a, c] · Σ_d w2[b, d] · x[n, c, d]
 
 A low-rank w2 = w2_a·w2_b goes first w2_b, then w1 *at rank r*, then w2_a: 2·N·r·(in + a·c + out)
 operations, the cost of LoRA plus a little (LyCORIS applies w1 last and pays N·out·c for it).
+Linear layers are in :mod:`lokr.kernels`.
 
 Legend: L lanes; N rows a lane (batch·tokens, or images); a, b, c, d, r, k as in
 :mod:`lokr.factors`; C channels of x (c·d a group); g groups; S spatial sizes, one a kernel axis.
@@ -62,33 +63,7 @@ class ConvSettings:
     margins: tuple[int, ...] | None
 
 
-def linear(x: Tensor, factors: Factors) -> Tensor:
-    """ΔW·x of a linear layer.
-
-    Args:
-        x: (L·…, c·d), lane-major.
-        factors: the layer's tensors.
-
-    Returns:
-        (L·…, a·b) in the dtype of x (of autocast, inside it).
-    """
-    f = factors.to(x.dtype)
-    lanes, a, c = f.w1.shape
-    rows = x.reshape(lanes, -1, x.shape[-1] // c)  # (L, N·c, d)
-    if f.w2 is not None:
-        b, d = f.w2.shape[1:]
-        if b * c * (d + a) <= a * d * (c + b):  # operations a row: w2 first, or w1 first
-            y = _mix(rows @ f.w2.mT, f.w1)
-        else:
-            y = _mix(rows, f.w1) @ f.w2.mT
-    else:
-        assert f.w2_a is not None
-        assert f.w2_b is not None
-        y = _mix(rows @ f.w2_b.mT, f.w1) @ f.w2_a.mT  # (L, N·a, b)
-    return y.reshape(*x.shape[:-1], a * y.shape[-1])
-
-
-def _mix(h: Tensor, w1: Tensor) -> Tensor:
+def mix(h: Tensor, w1: Tensor) -> Tensor:
     """w1 over the c axis: (L, N·c, q) -> (L, N·a, q), q being r, b or d."""
     lanes, _, c = w1.shape
     columns = h.view(lanes, -1, c, h.shape[-1])  # (L, N, c, q)

@@ -212,8 +212,8 @@ def _frozen(t: Buffers, weight: torch.Tensor) -> None:
 
 def _adapted(s: Dims, t: Buffers, weight: torch.Tensor) -> None:
     factors = (t.w1, None, t.w2_a, t.w2_b) if s.r else (t.w1, t.w2, None, None)
-    _, u = linear._forward(t.x, weight, t.bias, *factors)
-    linear._backward(t.gy, t.x, u, weight, *factors, True)
+    _, u, h = linear._forward(t.x, weight, t.bias, *factors, True)
+    linear._backward(t.gy, t.x, u, h, weight, *factors, True, True)
 
 
 def main() -> None:

@@ -1,8 +1,7 @@
-"""The fused path: an adapted linear layer as one operator in Triton (:mod:`lokr.kernels.linear`).
+"""An adapted linear layer as one operator (:mod:`lokr.kernels.linear`), in Triton or in PyTorch.
 
-The PyTorch path, :mod:`lokr.product`, computes the same on any device. Which of the two serves a
-call is chosen each time, unless the environment variable ``LOKR_KERNEL`` (read once) or
-:func:`force` says:
+Which of the two serves a call is chosen each time, unless the environment variable ``LOKR_KERNEL``
+(read once) or :func:`force` says:
 
     auto     Triton on a GPU, in bf16 or fp16, for factors that its tiles hold; else PyTorch
     torch    always PyTorch
@@ -105,6 +104,7 @@ def adapted_linear(x: Tensor, weight: Tensor | None, bias: Tensor | None, f: Fac
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     if len(rows) % len(f.w1):
         raise ValueError(f"x has {len(rows)} rows, which {len(f.w1)} lanes cannot share evenly")
-    factors = (None if t is None else t.float() for t in (f.w1, f.w2, f.w2_a, f.w2_b))
-    y = linear.adapted_linear(rows, weight, bias, *factors)  # type: ignore[arg-type]
+    fused = serves(x.device, x.dtype, f)
+    f = f.to(torch.float32 if fused else x.dtype)
+    y = linear.adapted_linear(rows, weight, bias, f.w1, f.w2, f.w2_a, f.w2_b, fused)
     return y.view(*x.shape[:-1], y.shape[-1])

@@ -2,7 +2,8 @@
 
 The adapter's part is written first, and the frozen product is accumulated onto it inside the matrix
 product (``addmm_``), so the two never meet as separate tensors. For the backward pass the input is
-kept, and u (rank r) where it is not taken anew.
+kept, and u (rank r) where it is not taken anew. ``fused`` says who writes the adapter's part:
+Triton, or PyTorch (:mod:`lokr.kernels.plain`).
 
 Each program leaves its own sums of the factors' gradients, added up afterwards in a fixed order:
 the same result every time.
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lokr.kernels import programs, tiles
+from lokr.kernels import plain, tiles
 from lokr.kernels.tiles import Dims
 
 
@@ -30,22 +31,24 @@ def adapted_linear(
     w2: Tensor | None,
     w2_a: Tensor | None,
     w2_b: Tensor | None,
+    fused: bool,
 ) -> Tensor:
     """W·x + bias + ΔW·x for all lanes.
 
     Args:
-        x: (L·n, c·d), contiguous; fp32, bf16 or fp16.
+        x: (L·n, c·d), contiguous.
         weight: (a·b, c·d) in the dtype of x, frozen; None leaves W·x out.
         bias: (a·b,), frozen, or None.
-        w1: (L, a, c), fp32, with the lanes' scales.
-        w2: (L, b, d), fp32; or None, and then
-        w2_a, w2_b: (L, b, r) and (L, r, d), fp32.
+        w1: (L, a, c), with the lanes' scales; fp32 if ``fused``, else in the dtype of x.
+        w2: (L, b, d) in the dtype of w1; or None, and then
+        w2_a, w2_b: (L, b, r) and (L, r, d).
+        fused: in Triton (x in fp32, bf16 or fp16).
 
     Returns:
-        (L·n, a·b) in the dtype of x. Gradients of x, and of the factors in fp32; none of the
-        frozen tensors, and none of second order.
+        (L·n, a·b) in the dtype of x. Gradients of x and of the factors, each in its dtype; none of
+        the frozen tensors, and none of second order.
     """
-    y: Tensor = _forward(x, weight, bias, w1, w2, w2_a, w2_b)[0]
+    y: Tensor = _forward(x, weight, bias, w1, w2, w2_a, w2_b, fused)[0]
     return y
 
 
@@ -61,17 +64,22 @@ def _forward(
     w2: Tensor | None,
     w2_a: Tensor | None,
     w2_b: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """y, and u (empty where the backward pass takes it anew)."""
+    fused: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y, and what the backward pass wants of u and h (empty where it takes them anew)."""
     s = _dims(x, w1, w2, w2_a)
-    factors = _contiguous(w1, w2, w2_a, w2_b)
-    y = x.new_empty(s.lanes * s.n, s.a * s.b)
-    u = x.new_empty(s.lanes * s.n, s.a * s.r if tiles.keeps_u(s) else 0)
-    if s.n:
-        _write_delta(s, x, factors, bias, y, u)
+    if not fused:
+        y, u, h = plain.forward(s, x, w1, w2, w2_a, w2_b)
+        if bias is not None:
+            y += bias
+    else:
+        y = x.new_empty(s.lanes * s.n, s.a * s.b)
+        u, h = x.new_empty(_kept(s)), x.new_empty(0)
+        if s.n:
+            _write_delta(s, x, _contiguous(w1, w2, w2_a, w2_b), bias, y, u)
     if weight is not None:
         y.addmm_(x, weight.t())
-    return y, u
+    return y, u, h
 
 
 @_forward.register_fake
@@ -83,16 +91,27 @@ def _(
     w2: Tensor | None,
     w2_a: Tensor | None,
     w2_b: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+    fused: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     s = _dims(x, w1, w2, w2_a)
-    rows = x.shape[0]
-    return x.new_empty(rows, s.a * s.b), x.new_empty(rows, s.a * s.r if tiles.keeps_u(s) else 0)
+    y = x.new_empty(x.shape[0], s.a * s.b)
+    if fused:
+        return y, x.new_empty(_kept(s)), x.new_empty(0)
+    u = x.new_empty(s.lanes, s.n * s.a, s.r) if s.r else x.new_empty(0)
+    return y, u, x.new_empty(s.lanes, s.n * s.c, s.r or s.b)
+
+
+def _kept(s: Dims) -> tuple[int, int]:
+    """The shape of u that the fused forward pass keeps."""
+    return s.lanes * s.n, s.a * s.r if tiles.keeps_u(s) else 0
 
 
 def _write_delta(
     s: Dims, x: Tensor, f: _Factors, bias: Tensor | None, y: Tensor, u: Tensor
 ) -> None:
-    """y = ΔW·x + bias."""
+    """y = ΔW·x + bias, in Triton."""
+    from lokr.kernels import programs
+
     if not s.r and not tiles.in_a_tile(s):
         z = _times_w2(s, x, f.full)
         tile = tiles.mix(s, x.dtype)
@@ -124,27 +143,32 @@ def _backward(
     gy: Tensor,
     x: Tensor,
     u: Tensor,
+    h: Tensor,
     weight: Tensor | None,
     w1: Tensor,
     w2: Tensor | None,
     w2_a: Tensor | None,
     w2_b: Tensor | None,
     needs_x: bool,
+    fused: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of x (empty unless ``needs_x``), and of the factors in fp32.
+    """Gradients of x (empty unless ``needs_x``), and of the factors.
 
     The factors' lie side by side, (L, width), in the order w1, w2, or w1, w2_a, w2_b.
     """
     s = _dims(x, w1, w2, w2_a)
     gy = gy.contiguous()
-    gx = torch.empty_like(x) if needs_x else x.new_empty(0)
-    factors = _contiguous(w1, w2, w2_a, w2_b)
-    if not s.n:
-        return gx, x.new_zeros(s.lanes, _width(s), dtype=torch.float32)
-    gradients = _gradients_of(s)(s, gy, x, u, gx, factors)
+    if not fused:
+        gx, each = plain.backward(s, gy, x, u, h, w1, w2, w2_a, w2_b, needs_x)
+        flat = torch.cat([t.flatten(1) for t in each], 1)
+    elif s.n:
+        gx = torch.empty_like(x) if needs_x else x.new_empty(0)
+        flat = _gradients_of(s)(s, gy, x, u, gx, _contiguous(w1, w2, w2_a, w2_b))
+    else:
+        gx, flat = torch.empty_like(x), w1.new_zeros(s.lanes, _width(s))
     if needs_x and weight is not None:
         gx.addmm_(gy, weight)
-    return gx, gradients
+    return gx, flat
 
 
 @_backward.register_fake
@@ -152,16 +176,18 @@ def _(
     gy: Tensor,
     x: Tensor,
     u: Tensor,
+    h: Tensor,
     weight: Tensor | None,
     w1: Tensor,
     w2: Tensor | None,
     w2_a: Tensor | None,
     w2_b: Tensor | None,
     needs_x: bool,
+    fused: bool,
 ) -> tuple[Tensor, Tensor]:
     s = _dims(x, w1, w2, w2_a)
     gx = torch.empty_like(x) if needs_x else x.new_empty(0)
-    return gx, x.new_empty(s.lanes, _width(s), dtype=torch.float32)
+    return gx, w1.new_empty(s.lanes, _width(s))
 
 
 def _gradients_of(s: Dims) -> Any:
@@ -174,6 +200,8 @@ def _gradients_of(s: Dims) -> Any:
 def _low_rank_in_a_tile(
     s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _Factors
 ) -> Tensor:
+    from lokr.kernels import programs
+
     tile = tiles.backward_low_rank(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device)
     sums = _sums(p, s, _width(s), x)
@@ -184,6 +212,8 @@ def _low_rank_in_a_tile(
 
 
 def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: _Factors) -> Tensor:
+    from lokr.kernels import programs
+
     w2_a, w2_b = f.low
     out, into = tiles.backward_out(s, x.dtype), tiles.backward_in(s, x.dtype)
     b_blocks, d_blocks = -(-s.b // out["BB"]), -(-s.d // into["BD"])
@@ -212,6 +242,8 @@ def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: _Factors
 
 
 def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _Factors) -> Tensor:
+    from lokr.kernels import programs
+
     tile = tiles.backward_full(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device)
     sums = _sums(p, s, _width(s), x)
@@ -222,6 +254,8 @@ def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _
 
 
 def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _Factors) -> Tensor:
+    from lokr.kernels import programs
+
     z = _times_w2(s, x, f.full)
     tile = tiles.mix_backward(s, x.dtype)
     blocks = -(-s.b // tile["BB"])
@@ -248,21 +282,21 @@ def _width(s: Dims) -> int:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, weight, _, w1, w2, w2_a, w2_b = inputs
-    ctx.save_for_backward(x, output[1], weight, w1, w2, w2_a, w2_b)
+    x, weight, _, w1, w2, w2_a, w2_b, ctx.fused = inputs
+    ctx.save_for_backward(x, *output[1:], weight, w1, w2, w2_a, w2_b)
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, gy: Tensor | None, _gu: Any) -> tuple[Tensor | None, ...]:
+def _differentiate(ctx: Any, gy: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if gy is None:
-        return (None,) * 7
-    x, u, weight, w1, w2, w2_a, w2_b = ctx.saved_tensors
+        return (None,) * 8
+    x, u, h, weight, w1, w2, w2_a, w2_b = ctx.saved_tensors
     needs_x = ctx.needs_input_grad[0]
-    gx, flat = _backward(gy, x, u, weight, w1, w2, w2_a, w2_b, needs_x)
+    gx, flat = _backward(gy, x, u, h, weight, w1, w2, w2_a, w2_b, needs_x, ctx.fused)
     factors = [t for t in (w1, w2, w2_a, w2_b) if t is not None]
     parts = iter(flat.split([t[0].numel() for t in factors], 1))
     given = [None if t is None else next(parts).reshape(t.shape) for t in (w1, w2, w2_a, w2_b)]
-    return (gx if needs_x else None, None, None, *given)
+    return (gx if needs_x else None, None, None, *given, None)
 
 
 _forward.register_autograd(_differentiate, setup_context=_setup_context)

@@ -6,6 +6,7 @@ The interpreter has no bf16 products, so bf16 is tested on a GPU only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -73,7 +74,7 @@ def check(given: Inputs, trained: tuple[str, ...] = TRAINED) -> Inputs:
         len(x), w1.shape[1] * wide.shape[1], generator=torch.Generator().manual_seed(9)
     )
     gy = gy.to(x)
-    ours = outcome(linear.adapted_linear, given, gy, trained)
+    ours = outcome(partial(linear.adapted_linear, fused=True), given, gy, trained)
     exact = {k: None if t is None else t.double() for k, t in given.items()}
     expected = outcome(definition, exact, gy.double(), trained)
     assert ours.keys() == expected.keys()
@@ -152,7 +153,7 @@ def test_a_lane_is_what_it_is_alone(shape):
             else (t[lane * n : (lane + 1) * n] if name == "x" else t[lane : lane + 1])
             for name, t in given.items()
         }
-        y = linear.adapted_linear(**alone)
+        y = linear.adapted_linear(**alone, fused=True)
         torch.testing.assert_close(y, packed["y"][lane * n : (lane + 1) * n], rtol=1e-6, atol=1e-5)
 
 
@@ -160,9 +161,14 @@ def test_a_lane_is_what_it_is_alone(shape):
 def test_every_output_is_written(shape, monkeypatch):
     """New memory is poisoned: NaN would reach whatever is not written."""
     given = inputs(*SHAPES[shape], torch.float32)
-    monkeypatch.setattr(torch, "empty", lambda *size, **kw: torch.full(size, torch.nan, **kw))
+
+    def poisoned(size: tuple, **options: object) -> Tensor:
+        shape = size[0] if isinstance(size[0], tuple) else size
+        return torch.full(shape, torch.nan, **options)
+
+    monkeypatch.setattr(torch, "empty", lambda *size, **kw: poisoned(size, **kw))
     monkeypatch.setattr(torch, "empty_like", lambda t, **kw: torch.full_like(t, torch.nan, **kw))
     monkeypatch.setattr(
-        Tensor, "new_empty", lambda t, *size, **kw: t.new_full(size, torch.nan, **kw)
+        Tensor, "new_empty", lambda t, *size, **kw: torch.empty(*size).to(t).fill_(torch.nan)
     )
     check(given)
