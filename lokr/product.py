@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NARROW = 32
+NARROW = 24
 """Below this width, one product over transposed rows beats many products of a single row each."""
 
 
