@@ -1,0 +1,187 @@
+"""One trial alone, with its real batches: the step as it is trained, and the frozen base's own.
+
+The frozen base is measured as a trial of the method ``head`` whose gradient runs back through all
+of the base: forward and backward of the base, and next to nothing else. No adapter can cost less
+that reaches the first layer; ``head`` itself can, since its backward pass ends at the head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from experiments.batches import BUCKET, Pass, epoch_orders, plan
+from experiments.cost.clock import Action, laps
+from experiments.cost.kept import bytes_for_backward, peak
+from experiments.methods import attach, generator_of
+from experiments.step import PackStep, obstacle
+from experiments.tasks.base import Task
+from experiments.trial import Trial
+
+STEPS = 50_000
+"""Length of the schedule while we measure: the rate stays low, so no trial diverges."""
+PARTS = ("forward", "backward", "optimizer")
+
+
+class Solo:
+    """A trial in a process of its own, ready to step.
+
+    Args:
+        trial: what is trained.
+        task: its task, loaded.
+        device: ``"cpu"`` or ``"cuda"``; the current stream is used.
+        steps: batches of a turn, the first of the trial's first epoch; fewer if it has fewer.
+        frozen: let the gradient through to the embeddings of the base.
+    """
+
+    def __init__(
+        self, trial: Trial, task: Task, device: str, steps: int, frozen: bool = False
+    ) -> None:
+        self.trial = trial
+        self.task = task
+        self.device = device
+        self.adapted = attach([trial], task)
+        self.model = self.adapted.model.to(device)
+        if frozen:
+            _open_embeddings(self.model)
+        self.batches = first_batches(trial, task, device, steps)
+        self.step = PackStep(task, self.adapted, [trial], torch.device(device), steps=STEPS)
+        self.step.train_feed.load(self.batches)
+
+    @property
+    def examples(self) -> int:
+        """Rows of a step."""
+        return self.batches.shapes[0].rows
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens of all batches of a turn, padding left out; None where rows have no length."""
+        lengths = self.task.train.lengths
+        return None if lengths is None else int(lengths[self.batches.rows].sum())
+
+    @property
+    def captured(self) -> bool:
+        """Whether every step is replayed from a CUDA graph."""
+        kinds = {("train", shape) for shape in self.batches.shapes}
+        return kinds <= set(self.step.recorder.recorded)
+
+    @property
+    def not_captured(self) -> str | None:
+        """Why steps are launched from Python; None if they are not."""
+        if self.captured:
+            return None
+        if self.device == "cpu":
+            return "a CPU has no CUDA graphs"
+        return obstacle([self.trial]) or "the recording failed: a warning said why"
+
+    def eager_turn(self) -> list[float]:
+        """Milliseconds of the parts of each step, launched from Python: three a step."""
+        self.warm_up(1)
+        return laps(self.device, self._parts())
+
+    def captured_turn(self) -> list[float]:
+        """Milliseconds of each step, replayed."""
+        self.run(1)
+        self._rewind()
+        return laps(self.device, [lambda s=s: self.step.train(s) for s in self.batches.shapes])
+
+    def warm_up(self, turns: int) -> None:
+        """Steps launched from Python."""
+        for _ in range(turns):
+            self._rewind()
+            for action in self._parts():
+                action()
+        self._rewind()
+
+    def run(self, steps: int) -> None:
+        """So many steps as they are trained; waits for them."""
+        for number in range(steps):
+            place = number % len(self.batches)
+            if place == 0:
+                self._rewind()
+            self.step.train(self.batches.shapes[place])
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def memory(self) -> dict[str, Any]:
+        """Peaks of eager steps and of captured ones (null on a CPU), and bytes kept for backward.
+
+        Afterwards the steps are captured, where they can be.
+        """
+        self.warm_up(1)
+        on_gpu = self.device == "cuda"
+        return {
+            "kept_for_backward_bytes": self._kept(),
+            "eager": peak(lambda: self.warm_up(1)) if on_gpu else None,
+            "captured": peak(self.capture) if on_gpu else None,
+        }
+
+    def capture(self) -> None:
+        """Have the steps captured, where they can be, and take one turn of them."""
+        self.step.prepare(self.batches.shapes)
+        self.run(len(self.batches))
+
+    def close(self) -> None:
+        """Let recordings and their memory go."""
+        self.step.close()
+
+    def _kept(self) -> int:
+        """Of the largest batch."""
+        self._rewind()
+        lengths = [shape.length or 0 for shape in self.batches.shapes]
+        largest = lengths.index(max(lengths))
+        self.step.train_feed.line.fill_(largest)
+        shape = self.batches.shapes[largest]
+        return bytes_for_backward(self.model, lambda: self.step.forward(shape))
+
+    def _parts(self) -> list[Action]:
+        """Forward, backward and update of each batch; a rewound feed is expected."""
+        losses: list[Tensor] = []
+        actions: list[Action] = []
+        for shape in self.batches.shapes:
+            actions += [
+                lambda shape=shape: losses.append(self.step.forward(shape)),
+                lambda: self.step.backward(losses[-1]),
+                lambda: self._update(losses.pop()),
+            ]
+        return actions
+
+    def _update(self, losses: Tensor) -> None:
+        self.step.update(losses)
+        self.step.done += 1  # as PackStep.train counts
+
+    def _rewind(self) -> None:
+        """Back to the first batch and, long before the schedule ends, to its beginning."""
+        self.step.train_feed.line.zero_()
+        if self.step.done > STEPS // 2:
+            self.step.done = 0
+            self.step.optimizer.done.zero_()
+
+
+def first_batches(trial: Trial, task: Task, device: str, steps: int) -> Pass:
+    """The first full batches of the trial's first epoch, cut to the lengths that training cuts to.
+
+    Where the task has less than one full batch, that one.
+    """
+    bucket = BUCKET if device == "cuda" else 1
+    orders = epoch_orders(task.train_size, [generator_of(trial, "order")])
+    epoch = plan(orders, trial.batch_size, task.train.lengths, bucket, task.train.width or 0)
+    full = [shape for shape in epoch.shapes if shape.rows == epoch.shapes[0].rows][:steps]
+    return Pass(epoch.rows[: len(full)], tuple(full))
+
+
+def frozen(trial: Trial) -> Trial:
+    """The trial that stands for the frozen base of another."""
+    return replace(trial, method="head")
+
+
+def _open_embeddings(model: Any) -> None:
+    """Let the gradient run back to the embeddings, so that the whole base takes part."""
+
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        output.requires_grad_(True)
+
+    model.get_input_embeddings().register_forward_hook(hook)
