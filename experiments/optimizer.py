@@ -38,6 +38,8 @@ class LaneParameters:
         device = parameters[0].device
         self._tensors = list(parameters)
         self.values = torch.empty(lanes, sum(sizes), device=device)
+        self._gradients = torch.empty_like(self.values)
+        self._missing: dict[int, Tensor] = {}
         offsets = [0, *torch.tensor(sizes).cumsum(0).tolist()]
         for parameter, start, end in zip(parameters, offsets, offsets[1:], strict=False):
             rows = self.values[:, start:end]
@@ -45,22 +47,41 @@ class LaneParameters:
             parameter.data = rows.view(parameter.shape)
 
     def take_gradients(self) -> Tensor:
-        """The gradients as a matrix (L, P), taken off the tensors; zeros where there is none."""
+        """The gradients as a matrix (L, P), taken off the tensors; zeros where there is none.
+
+        The matrix is the same one each time, so a step that is recorded once finds it again.
+        """
         lanes = len(self.values)
-        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self._tensors]
+        found = [self._zeros(p) if p.grad is None else p.grad for p in self._tensors]
+        self.drop_gradients()
+        rows = [gradient.reshape(lanes, -1) for gradient in found]
+        return torch.cat(rows, dim=1, out=self._gradients)
+
+    def drop_gradients(self) -> None:
+        """Forget gradients that no step will use."""
         for parameter in self._tensors:
             parameter.grad = None
-        return torch.cat([gradient.reshape(lanes, -1) for gradient in found], dim=1)
+
+    def _zeros(self, parameter: nn.Parameter) -> Tensor:
+        """Zeros like a parameter that the loss does not reach, made once."""
+        key = id(parameter)
+        if key not in self._missing:
+            self._missing[key] = torch.zeros_like(parameter)
+        return self._missing[key]
 
 
 class LaneAdamW:
     """AdamW (arXiv 1711.05101) as ``torch.optim.AdamW`` computes it, a row a lane.
+
+    Which step it is, and all that hangs on that, lives beside the parameters: a step reads nothing
+    from the host, so it can be recorded once and replayed.
 
     Args:
         parameters: what is trained.
         learning_rates: peak rate of each lane.
         weight_decays: decoupled decay of each lane.
         clips: largest gradient norm of each lane.
+        shares: share of the peak rate at each step to come, see :func:`schedule`.
         betas, eps: as in torch.
     """
 
@@ -70,6 +91,7 @@ class LaneAdamW:
         learning_rates: Sequence[float],
         weight_decays: Sequence[float],
         clips: Sequence[float],
+        shares: Sequence[float],
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
     ) -> None:
@@ -83,13 +105,22 @@ class LaneAdamW:
         self.eps = eps
         self.first = torch.zeros_like(parameters.values)
         self.second = torch.zeros_like(parameters.values)
-        self.steps = 0
+        self.done = torch.zeros(1, dtype=torch.int64, device=device)
+        """Steps taken, (1,)."""
+        self.numbers = torch.tensor(
+            [
+                (share, *(1 - beta**step for beta in betas))  # in double precision, as torch does
+                for step, share in enumerate(shares, 1)
+            ],
+            device=device,
+        )
+        """(steps, 3): share of the peak rate, and the bias corrections of both moments."""
 
     @torch.no_grad()
-    def step(self, share: float = 1.0) -> None:
-        """Clip each lane and update it at ``share`` of its peak rate; uses the gradients up."""
-        self.steps += 1
+    def step(self) -> None:
+        """Clip each lane and update it; uses the gradients up. After the last share: an error."""
         values, gradients = self.parameters.values, self.parameters.take_gradients()
+        share, first, second = self.numbers.index_select(0, self.done).unbind(1)  # (1,) each
         beta1, beta2 = self.betas
         norm = gradients.norm(dim=1, keepdim=True)
         gradients.mul_((self.clip / (norm + 1e-6)).clamp(max=1.0))  # torch's clip_grad_norm_
@@ -97,8 +128,14 @@ class LaneAdamW:
         values.mul_(1 - rate * self.decay)
         self.first.lerp_(gradients, 1 - beta1)
         self.second.mul_(beta2).addcmul_(gradients, gradients, value=1 - beta2)
-        deviation = (self.second / (1 - beta2**self.steps)).sqrt_().add_(self.eps)
-        values.sub_((rate / (1 - beta1**self.steps)) * (self.first / deviation))
+        deviation = (self.second / second).sqrt_().add_(self.eps)
+        values.sub_((rate / first) * (self.first / deviation))
+        self.done += 1
+
+
+def schedule(steps: int, warmup: float) -> list[float]:
+    """:func:`share_of_peak` of every step."""
+    return [share_of_peak(step, steps, warmup) for step in range(steps)]
 
 
 def share_of_peak(step: int, steps: int, warmup: float) -> float:

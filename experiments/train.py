@@ -1,35 +1,38 @@
 """The one training loop: a pack of L trials on one base; a trial alone is a pack of one.
 
-    batch (L·B, …) -> base and adapters -> loss of each lane (L,) -> their sum, backward
-                   -> clipping and AdamW, each lane with its own numbers -> dev set after each epoch
-
-The sum of the lanes' losses gives every lane the gradient it would have alone, since no lane's loss
-depends on another lane's parameters.
+The passes over the data are planned on the CPU; the steps (:mod:`experiments.step`) run on the
+device. In between nothing waits for the device: losses and predictions of all epochs stay there and
+are read, and scored, when the last step is done.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from experiments import tasks
+from experiments import batches, tasks
+from experiments.batches import Pass
 from experiments.methods import Adapted, attach, generator_of
-from experiments.optimizer import LaneAdamW, LaneParameters, share_of_peak
 from experiments.outcome import Outcome
-from experiments.tasks.base import Scores, Task
+from experiments.step import PackStep, own_stream
+from experiments.tasks.base import Scores, Split, Task
 from experiments.trial import Trial
 
 OnStep = Callable[[int, int, float], None]
 SHOW_EVERY = 10
-"""Steps between two looks at the loss: each waits for the device."""
+"""Steps between two looks at the loss."""
+AHEAD = 4
+"""Looks that may be under way before the host waits: how far it runs ahead of the device."""
 DIVERGED = 10.0
 """A lane has diverged if its loss is not finite, or an epoch's mean is so many times its first."""
+EVALUATION_ROWS = {"cpu": 256, "cuda": 4096}
+"""Rows, of all lanes together, that one forward pass of an evaluation sees."""
 
 
 @dataclass
@@ -48,6 +51,8 @@ def train_pack(
     device: str = "cpu",
     data: str | None = None,
     on_step: OnStep = lambda done, total, loss: None,
+    capture: bool | None = None,
+    compile: bool = False,
 ) -> list[Outcome]:
     """Train the trials of a pack side by side.
 
@@ -55,7 +60,10 @@ def train_pack(
         trials: they share all that ``experiments.plan`` says a pack must share.
         device: ``"cpu"`` or ``"cuda"``.
         data: folder of GLUE parquet, None for the hub.
-        on_step: told (steps done, steps in all, mean loss of the lanes) now and then.
+        on_step: told (steps done, steps in all, mean loss of the lanes) now and then, on a GPU a
+            little after the fact.
+        capture: replay the steps from CUDA graphs; None: on a GPU.
+        compile: let ``torch.compile`` have the base's repeated layers.
 
     Returns:
         One outcome a trial, in order.
@@ -65,100 +73,118 @@ def train_pack(
     """
     task = tasks.load(trials[0], data)
     place = torch.device(device)
-    adapted = attach(trials, task)
-    adapted.model.to(place)
+    with own_stream(place):
+        adapted = attach(trials, task)
+        adapted.model.to(place)
+        step = PackStep(task, adapted, trials, place, capture=capture, compile=compile)
+        try:
+            return _train(trials, task, adapted, step, on_step)
+        finally:
+            step.close()
+
+
+def _train(
+    trials: Sequence[Trial], task: Task, adapted: Adapted, step: PackStep, on_step: OnStep
+) -> list[Outcome]:
+    epochs, dev = _passes(trials, task, step.device)
+    predictions = []  # (L, N) an epoch, on the device
+    look = Look(step, on_step)
+    _prepare(step, epochs, dev)
+    for epoch in epochs:
+        step.train_feed.load(epoch)
+        for shape in epoch.shapes:
+            step.train(shape)
+            look.after(step.done)
+        step.evaluate(dev)
+        predictions.append(step.predictions.clone())
+    look.finish()
+    losses = step.losses.view(len(epochs), -1, len(trials)).cpu()
     lanes = [Lane(trial) for trial in trials]
-    run = _Run(task, adapted, lanes, place, on_step)
-    run.train()
-    return [
-        _outcome(lane, counts, task) for lane, counts in zip(lanes, adapted.counts, strict=True)
+    for epoch, (seen, said) in enumerate(zip(losses, predictions, strict=True), 1):
+        _record(lanes, epoch, seen, [task.scores(lane) for lane in said.cpu()])
+    return [_outcome(*pair, task) for pair in zip(lanes, adapted.counts, strict=True)]
+
+
+def _passes(trials: Sequence[Trial], task: Task, device: torch.device) -> tuple[list[Pass], Pass]:
+    """Every lane's rows in its own order, epoch by epoch, and the dev rows, short ones first."""
+    orders = [generator_of(trial, "order") for trial in trials]
+    size = trials[0].batch_size
+    epochs = [
+        _plan(task.train, batches.epoch_orders(task.train_size, orders), size, device)
+        for _ in range(trials[0].epochs)
     ]
+    lanes = len(trials)
+    dev = batches.by_length(len(task.dev), task.dev.lengths, lanes)
+    return epochs, _plan(task.dev, dev, max(1, EVALUATION_ROWS[device.type] // lanes), device)
 
 
-class _Run:
-    """One pack in training."""
-
-    def __init__(
-        self,
-        task: Task,
-        adapted: Adapted,
-        lanes: Sequence[Lane],
-        device: torch.device,
-        on_step: OnStep,
-    ) -> None:
-        self.task = task
-        self.model = adapted.model
-        self.noise = adapted.noise.to(device) if adapted.noise is not None else None
-        self.lanes = lanes
-        self.device = device
-        self.on_step = on_step
-        trials = [lane.trial for lane in lanes]
-        self.shared = trials[0]
-        self.optimizer = LaneAdamW(
-            LaneParameters(adapted.trainable, len(trials), adapted.stacked),
-            [trial.learning_rate for trial in trials],
-            [trial.weight_decay for trial in trials],
-            [trial.clip for trial in trials],
-        )
-        self.steps = trials[0].epochs * math.ceil(task.train_size / trials[0].batch_size)
-        self.done = 0
-        _lighten(self.model, self.shared.precision)
-
-    def train(self) -> None:
-        orders = [generator_of(lane.trial, "order") for lane in self.lanes]
-        for epoch in range(1, self.shared.epochs + 1):
-            self.model.train()
-            batches = _batches(self.task.train_size, self.shared.batch_size, orders)
-            losses = torch.stack([self._step(rows) for rows in batches])  # (steps, L)
-            self._record(epoch, losses.cpu(), self._evaluate())
-
-    def _step(self, rows: Tensor) -> Tensor:
-        """One optimizer step on rows (L, B); the loss of each lane, (L,)."""
-        batch = self.task.batch(rows, self.device)
-        with self._precision():
-            losses = self.task.loss(self.model, batch, len(self.lanes))
-        losses.sum().backward()
-        self.optimizer.step(share_of_peak(self.done, self.steps, self.shared.warmup))
-        if self.noise is not None:
-            self.noise.advance()
-        self.done += 1
-        if self.done % SHOW_EVERY == 0 or self.done in (1, self.steps):
-            self.on_step(self.done, self.steps, losses.mean().item())
-        return losses.detach()
-
-    def _evaluate(self) -> list[Scores]:
-        self.model.eval()
-        with self._precision():
-            return self.task.evaluate(self.model, len(self.lanes), self.device)
-
-    def _record(self, epoch: int, losses: Tensor, scores: Sequence[Scores]) -> None:
-        for lane, column, score in zip(self.lanes, losses.T.tolist(), scores, strict=True):
-            if not lane.history:
-                lane.first_loss = column[0]
-            mean = sum(column) / len(column)
-            lane.diverged = lane.diverged or _divergence(column, mean, lane, epoch)
-            row = {"epoch": epoch, "step": self.done, "train_loss": mean}
-            lane.history.append({**row, "losses": column, **score})
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self.shared.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+def _plan(split: Split, orders: Tensor, size: int, device: torch.device) -> Pass:
+    """Batches cut to the longest row; on a GPU to one of a few lengths."""
+    bucket = batches.BUCKET if device.type == "cuda" else 1
+    return batches.plan(orders, size, split.lengths, bucket, split.width)
 
 
-def _batches(size: int, batch: int, orders: Sequence[torch.Generator]) -> Iterator[Tensor]:
-    """Row numbers (L, B) of one epoch: every lane in its own order, the last batch maybe short."""
-    order = torch.stack([torch.randperm(size, generator=generator) for generator in orders])
-    yield from order.split(batch, dim=1)
+def _prepare(step: PackStep, epochs: Sequence[Pass], dev: Pass) -> None:
+    step.train_feed.load(epochs[0])
+    step.dev_feed.load(dev)
+    step.prepare((shape for epoch in epochs for shape in epoch.shapes), dev.shapes)
 
 
-def _lighten(model: nn.Module, precision: str) -> None:
-    """Keep the frozen linear weights in bf16 where autocast would cast them anew each step."""
-    if precision == "bf16":
-        for module in model.modules():
-            frozen = not any(p.requires_grad for p in module.parameters())
-            if isinstance(module, nn.Linear) and frozen:
-                module.to(torch.bfloat16)
+class Look:
+    """Reports the loss now and then without making the device wait for the host.
+
+    Args:
+        step: whose losses are shown.
+        on_step: told (steps done, steps in all, mean loss of the lanes).
+    """
+
+    def __init__(self, step: PackStep, on_step: OnStep) -> None:
+        self._step = step
+        self._on_step = on_step
+        self._under_way: deque[tuple[int, Tensor, torch.cuda.Event]] = deque()
+
+    def after(self, done: int) -> None:
+        """To be called after each step."""
+        if done % SHOW_EVERY and done not in (1, self._step.steps):
+            return
+        losses = self._step.losses[done - 1]
+        if losses.is_cuda:
+            self._send(done, losses)
+        else:
+            self._show(done, losses)
+
+    def finish(self) -> None:
+        """Report what is under way."""
+        while self._under_way:
+            self._receive()
+
+    def _send(self, done: int, losses: Tensor) -> None:
+        here = torch.empty_like(losses, device="cpu", pin_memory=True)
+        here.copy_(losses, non_blocking=True)
+        event = torch.cuda.Event()
+        event.record()
+        self._under_way.append((done, here, event))
+        while len(self._under_way) > AHEAD or (self._under_way and self._under_way[0][2].query()):
+            self._receive()
+
+    def _receive(self) -> None:
+        done, losses, event = self._under_way.popleft()
+        event.synchronize()
+        self._show(done, losses)
+
+    def _show(self, done: int, losses: Tensor) -> None:
+        self._on_step(done, self._step.steps, losses.mean().item())
+
+
+def _record(lanes: Sequence[Lane], epoch: int, losses: Tensor, scores: Sequence[Scores]) -> None:
+    """Add an epoch, its losses (steps, L), to each lane's history."""
+    for lane, column, score in zip(lanes, losses.T.tolist(), scores, strict=True):
+        if not lane.history:
+            lane.first_loss = column[0]
+        mean = sum(column) / len(column)
+        lane.diverged = lane.diverged or _divergence(column, mean, lane, epoch)
+        row = {"epoch": epoch, "step": epoch * len(column), "train_loss": mean}
+        lane.history.append({**row, "losses": column, **score})
 
 
 def _divergence(losses: Sequence[float], mean: float, lane: Lane, epoch: int) -> str | None:

@@ -19,12 +19,10 @@ from torch import Tensor, nn
 
 from experiments import bases
 from experiments.errors import BenchError
-from experiments.tasks.base import READINGS, Scores
+from experiments.tasks.base import READINGS, Batch, Scores, Split
 from experiments.tasks.metrics import METRICS
 
 Row = dict[str, Any]
-EVALUATION_ROWS = {"cpu": 256, "cuda": 4096}
-"""Rows, of all lanes together, that one forward pass of an evaluation sees."""
 
 
 @dataclass(frozen=True)
@@ -49,31 +47,15 @@ class TextData:
     parts: dict[str, str] | None = None
 
 
-class Encoded:
-    """Rows as padded token tensors on one device, gathered without synchronizing with it."""
-
-    def __init__(
-        self, rows: Sequence[Row], data: TextData, tokenizer: Any, max_length: int
-    ) -> None:
-        texts = [[str(row[column]) for row in rows] for column in data.columns]
-        tokens = tokenizer(
-            *texts, truncation=True, max_length=max_length, padding=True, return_tensors="pt"
-        )
-        self.lengths: Tensor = tokens["attention_mask"].sum(1)  # (N,) on the CPU
-        kind = torch.float32 if data.labels == 1 else torch.int64
-        self.labels = torch.tensor([row["label"] for row in rows], dtype=kind)  # (N,)
-        self.tensors: dict[str, Tensor] = {**tokens, "labels": self.labels}  # (N, T)
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def gather(self, rows: Tensor, device: torch.device) -> dict[str, Tensor]:
-        """The rows (M,) cut to the longest of them: (M, T') each, on ``device``."""
-        longest = int(self.lengths[rows].max())
-        self.tensors = {name: tensor.to(device) for name, tensor in self.tensors.items()}
-        rows = rows.to(device, non_blocking=True)
-        batch = {name: tensor[rows] for name, tensor in self.tensors.items()}
-        return {n: t[:, :longest] if t.dim() == 2 else t for n, t in batch.items()}
+def encode(rows: Sequence[Row], data: TextData, tokenizer: Any, max_length: int) -> Split:
+    """Rows as padded token tensors (N, T)."""
+    texts = [[str(row[column]) for row in rows] for column in data.columns]
+    tokens = tokenizer(
+        *texts, truncation=True, max_length=max_length, padding=True, return_tensors="pt"
+    )
+    kind = torch.float32 if data.labels == 1 else torch.int64
+    labels = torch.tensor([row["label"] for row in rows], dtype=kind)  # (N,)
+    return Split({**tokens, "labels": labels}, lengths=tokens["attention_mask"].sum(1))
 
 
 class TextTask:
@@ -85,11 +67,11 @@ class TextTask:
         self._model = bases.load_model(located, data.labels)
         self.heads = bases.heads_of(self._model)
         tokenizer = bases.load_tokenizer(located)
-        self._train = Encoded(data.train, data, tokenizer, max_length)
-        self._dev = Encoded(data.dev, data, tokenizer, max_length)
+        self.train = encode(data.train, data, tokenizer, max_length)
+        self.dev = encode(data.dev, data, tokenizer, max_length)
         self._halves = halves(data)
         self.primary = data.metrics[0]
-        self.train_size = len(self._train)
+        self.train_size = len(self.train)
         self.provenance = {
             "base": {
                 "name": located.name,
@@ -116,45 +98,25 @@ class TextTask:
                 for module in model.get_submodule(head).modules():
                     _draw(module, model.config.initializer_range)  # type: ignore[union-attr]
 
-    def batch(self, rows: Tensor, device: torch.device) -> dict[str, Tensor]:
-        """Training rows (L, B) -> tensors (L·B, T), lane-major."""
-        return self._train.gather(rows.flatten(), device)
-
-    def loss(self, model: nn.Module, batch: dict[str, Tensor], lanes: int) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch, lanes: int) -> Tensor:
         """Cross-entropy, or squared error for regression: the mean of each lane, (L,)."""
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        logits = model(**inputs).logits.float()  # (L·B, classes)
-        labels = batch["labels"]
+        logits, labels = _logits(model, batch), batch["labels"]
         if self._data.labels == 1:
             losses = F.mse_loss(logits.squeeze(-1), labels, reduction="none")
         else:
             losses = F.cross_entropy(logits, labels, reduction="none")
         return losses.view(lanes, -1).mean(1)
 
-    @torch.no_grad()
-    def evaluate(self, model: nn.Module, lanes: int, device: torch.device) -> list[Scores]:
-        """Scores of each lane on both halves of the dev set and on all of it."""
-        predictions = self._predict(model, lanes, device)  # (L, N)
-        return [self._scores(lane) for lane in predictions]
+    def predict(self, model: nn.Module, batch: Batch, lanes: int) -> Tensor:
+        """Classes, or numbers for regression, (L, B)."""
+        logits = _logits(model, batch)
+        best = logits.squeeze(-1) if self._data.labels == 1 else logits.argmax(-1).float()
+        return best.view(lanes, -1)
 
-    def _predict(self, model: nn.Module, lanes: int, device: torch.device) -> np.ndarray:
-        """Classes, or numbers for regression, (L, N); every lane sees every row."""
-        predictions = torch.empty(lanes, len(self._dev), device=device)
-        by_length = self._dev.lengths.argsort(stable=True)  # little padding
-        for rows in by_length.split(max(1, EVALUATION_ROWS[device.type] // lanes)):
-            batch = self._dev.gather(rows, device)
-            inputs = {n: t.repeat(lanes, 1) for n, t in batch.items() if n != "labels"}
-            logits = model(**inputs).logits.float().view(lanes, len(rows), -1)
-            best = logits.squeeze(-1) if self._data.labels == 1 else logits.argmax(-1).float()
-            predictions[:, rows.to(device)] = best
-        return predictions.cpu().numpy()
-
-    def _scores(self, predictions: np.ndarray) -> Scores:
-        labels = self._dev.labels.numpy()
-        return {
-            reading: self._metrics(predictions, labels, self._halves[reading])
-            for reading in READINGS
-        }
+    def scores(self, predictions: Tensor) -> Scores:
+        """Scores on both halves of the dev set and on all of it, from predictions (N,)."""
+        said, labels = predictions.numpy(), self.dev.tensors["labels"].numpy()
+        return {reading: self._metrics(said, labels, self._halves[reading]) for reading in READINGS}
 
     def _metrics(
         self, predictions: np.ndarray, labels: np.ndarray, rows: np.ndarray
@@ -167,6 +129,12 @@ class TextTask:
                 value = METRICS[name](predictions[chosen], labels[chosen])
                 scores[f"{name}{suffix}"] = value
         return scores
+
+
+def _logits(model: nn.Module, batch: Batch) -> Tensor:
+    """(M, classes) fp32."""
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    return model(**inputs).logits.float()
 
 
 def halves(data: TextData) -> dict[str, np.ndarray]:

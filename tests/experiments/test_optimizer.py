@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from experiments.optimizer import LaneAdamW, LaneParameters, share_of_peak
+from experiments.optimizer import LaneAdamW, LaneParameters, schedule, share_of_peak
 
 SHAPES = [(3, 2), (4,), (2, 2, 2)]
 
@@ -29,19 +29,19 @@ def test_equals_torch_lane_by_lane(rates, decay, clip, seed):
     lanes, steps = len(rates), 5
     stacked = [nn.Parameter(torch.randn(lanes, *shape)) for shape in SHAPES]
     apart = [lane_copies(stacked, lane) for lane in range(lanes)]
+    shares = schedule(steps, warmup=0.4)
     ours = LaneAdamW(
-        LaneParameters(stacked, lanes, stacked=True), rates, [decay] * lanes, [clip] * lanes
+        LaneParameters(stacked, lanes, stacked=True), rates, [decay] * lanes, [clip] * lanes, shares
     )
     theirs = [
         torch.optim.AdamW(own, lr=rate, weight_decay=decay)
         for own, rate in zip(apart, rates, strict=True)
     ]
-    for step in range(steps):
-        share = share_of_peak(step, steps, warmup=0.4)
+    for share in shares:
         gradients = [torch.randn(lanes, *shape) for shape in SHAPES]
         for parameter, gradient in zip(stacked, gradients, strict=True):
             parameter.grad = gradient.clone()
-        ours.step(share)
+        ours.step()
         for lane, (own, optimizer) in enumerate(zip(apart, theirs, strict=True)):
             for parameter, gradient in zip(own, gradients, strict=True):
                 parameter.grad = gradient[lane].clone()
@@ -68,23 +68,45 @@ def test_a_plain_model_is_one_lane():
 
 def test_zero_gradients_leave_zeros():
     padded = nn.Parameter(torch.zeros(2, 3))
-    optimizer = LaneAdamW(LaneParameters([padded], 2, True), [1.0, 1.0], [0.1, 0.1], [1.0, 1.0])
+    optimizer = LaneAdamW(LaneParameters([padded], 2, True), [1.0] * 2, [0.1] * 2, [1.0] * 2, [1.0])
     optimizer.step()
     assert torch.equal(padded.detach(), torch.zeros(2, 3))
 
 
 def test_a_lane_of_nans_stays_alone():
     stacked = nn.Parameter(torch.ones(2, 3))
-    optimizer = LaneAdamW(LaneParameters([stacked], 2, True), [0.1, 0.1], [0.0, 0.0], [1.0, 1.0])
+    optimizer = LaneAdamW(
+        LaneParameters([stacked], 2, True), [0.1] * 2, [0.0] * 2, [1.0] * 2, [1.0]
+    )
     stacked.grad = torch.tensor([[float("nan")] * 3, [1.0] * 3])
     optimizer.step()
     assert stacked.detach()[0].isnan().all()
     assert stacked.detach()[1].isfinite().all()
 
 
+def test_a_tensor_that_the_loss_does_not_reach_has_zero_gradients():
+    reached, missed = nn.Parameter(torch.ones(2, 3)), nn.Parameter(torch.ones(2, 4))
+    parameters = LaneParameters([reached, missed], 2, True)
+    for _ in range(2):
+        (2 * reached).sum().backward()
+        gradients = parameters.take_gradients()
+        assert torch.equal(gradients, torch.tensor([[2.0] * 3 + [0.0] * 4] * 2))
+        assert reached.grad is None
+
+
+def test_after_the_last_step_of_the_schedule_there_is_none():
+    weight = nn.Parameter(torch.ones(1, 2))
+    optimizer = LaneAdamW(LaneParameters([weight], 1, True), [0.1], [0.0], [1.0], [1.0])
+    optimizer.step()
+    assert optimizer.done.tolist() == [1]
+    with pytest.raises(IndexError):
+        optimizer.step()
+
+
 @given(steps=st.integers(1, 500), warmup=st.floats(0, 0.99))
 def test_schedule_rises_to_one_and_falls(steps, warmup):
-    shares = [share_of_peak(step, steps, warmup) for step in range(steps)]
+    shares = schedule(steps, warmup)
+    assert shares == [share_of_peak(step, steps, warmup) for step in range(steps)]
     assert all(0 < share <= 1 for share in shares)
     assert max(shares) == pytest.approx(1.0)
     top = shares.index(max(shares))

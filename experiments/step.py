@@ -1,0 +1,304 @@
+"""One optimizer step of a pack, and one batch of its evaluation, without a word from the host.
+
+    row numbers -> batch -> base and adapters -> loss of each lane (L,) -> their sum, backward
+                -> clipping and AdamW, each lane with its own numbers -> the next line of rows
+
+Data, row numbers, losses, counters and the rate of every step to come live on the device, and a
+step finds its place by counters there. So all steps of one shape are the same operations on the
+same memory: on CUDA they are recorded in a graph (:mod:`experiments.graphs`) and replayed, on the
+CPU the same code runs as it stands.
+
+The sum of the lanes' losses gives every lane the gradient it would have alone, since no lane's loss
+depends on another lane's parameters.
+
+Legend: L lanes; B rows a lane; S batches of a pass; N rows of a split.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from experiments.batches import Pass, Shape
+from experiments.graphs import Recorder, cuda_graphs
+from experiments.methods import Adapted
+from experiments.optimizer import LaneAdamW, LaneParameters, schedule
+from experiments.tasks.base import Batch, Split, Task
+from experiments.trial import Trial
+
+
+class Feed:
+    """The rows of a pass on the device, handed out line by line.
+
+    Args:
+        split: where the rows come from.
+        lanes: L.
+        device: where they go.
+    """
+
+    def __init__(self, split: Split, lanes: int, device: torch.device) -> None:
+        self.split = split
+        self.lanes = lanes
+        self.line = torch.zeros(1, dtype=torch.int64, device=device)
+        """The next batch of the pass, (1,)."""
+        self.rows = torch.zeros(0, 0, dtype=torch.int64, device=device)
+        """Row numbers, (S, L·B)."""
+
+    def load(self, batches: Pass) -> None:
+        """Begin a pass.
+
+        Raises:
+            ValueError: it is of another size than the first one, whose memory it must use.
+        """
+        if self.rows.numel() == 0:
+            self.rows = torch.zeros_like(batches.rows, device=self.line.device)
+        if self.rows.shape != batches.rows.shape:
+            sizes = f"{tuple(batches.rows.shape)}, the first one's were {tuple(self.rows.shape)}"
+            raise ValueError(f"row numbers of a pass: {sizes}")
+        source = batches.rows.pin_memory() if self.line.is_cuda else batches.rows
+        self.rows.copy_(source, non_blocking=True)
+        self.line.zero_()
+
+    def take(self, shape: Shape) -> tuple[Tensor, Batch]:
+        """The next row numbers, (L·B,), and their batch."""
+        rows = self.rows.index_select(0, self.line)[0, : self.lanes * shape.rows]
+        self.line += 1
+        return rows, self.split.gather(rows, shape.length)
+
+
+class PackStep:
+    """Training steps and evaluation of a pack of L trials.
+
+    Args:
+        task: gives batches, losses and predictions.
+        adapted: the trials' model, on ``device``.
+        trials: one a lane.
+        device: where all of it is.
+        steps: optimizer steps in all; None: the epochs of the trials.
+        capture: record the steps in CUDA graphs; None: wherever the device is a CUDA device.
+        compile: let ``torch.compile`` have the base's repeated layers.
+
+    Raises:
+        ValueError: ``capture`` without a CUDA device.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        adapted: Adapted,
+        trials: Sequence[Trial],
+        device: torch.device,
+        *,
+        steps: int | None = None,
+        capture: bool | None = None,
+        compile: bool = False,
+    ) -> None:
+        shared = trials[0]
+        self.task = task
+        self.lanes = len(trials)
+        self.precision = shared.precision
+        self.device = device
+        self.model = lighten(adapted.model, shared.precision)
+        if compile:
+            compile_layers(self.model)
+        self.noise = adapted.noise.to(device) if adapted.noise is not None else None
+        self.steps = steps or steps_of(shared, task)
+        self.done = 0
+        """Steps taken, as the host counts them: the device may be behind."""
+        self.optimizer = LaneAdamW(
+            LaneParameters(adapted.trainable, self.lanes, adapted.stacked),
+            [trial.learning_rate for trial in trials],
+            [trial.weight_decay for trial in trials],
+            [trial.clip for trial in trials],
+            schedule(self.steps, shared.warmup),
+        )
+        self.losses = torch.full((self.steps, self.lanes), math.nan, device=device)
+        """Losses of the steps taken, (steps, L)."""
+        self.predictions = torch.full((self.lanes, len(task.dev)), math.nan, device=device)
+        """What the latest evaluation said of each dev row, (L, N)."""
+        self.train_feed = Feed(task.train, self.lanes, device)
+        self.dev_feed = Feed(task.dev, self.lanes, device)
+        self._training: bool | None = None
+        self.recorder = _recorder(trials, device, capture)
+
+    def prepare(self, train: Iterable[Shape], dev: Iterable[Shape] = ()) -> None:
+        """Record the steps of these shapes, so that what needs most memory comes first.
+
+        The feeds must be loaded. Changes no number: what the warm-up does is undone.
+        """
+        if not self.recorder.active:
+            return
+        jobs = [
+            *((("train", shape), self._train_operations(shape)) for shape in _largest(train)),
+            *((("dev", shape), self._dev_operations(shape)) for shape in _largest(dev)),
+        ]
+        for _, operations in jobs:
+            with unchanged(self.state()):
+                operations()
+        for kind, operations in jobs:
+            self.recorder.record(kind, operations)
+
+    def train(self, shape: Shape) -> None:
+        """One optimizer step on the next batch, which has this shape.
+
+        Raises:
+            IndexError: all steps are done.
+        """
+        if self.done == self.steps:
+            raise IndexError(f"all {self.steps} steps are done")
+        self.recorder.run(("train", shape), self._train_operations(shape))
+        self.done += 1
+
+    def evaluate(self, batches: Pass) -> None:
+        """Fill ``predictions`` from a pass over the dev rows, the same for every lane."""
+        self.dev_feed.load(batches)
+        for shape in batches.shapes:
+            self.recorder.run(("dev", shape), self._dev_operations(shape))
+
+    def state(self) -> list[Tensor]:
+        """Every tensor that a training step or an evaluation changes."""
+        optimizer = self.optimizer
+        state = [optimizer.parameters.values, optimizer.first, optimizer.second, optimizer.done]
+        state += [self.losses, self.predictions, self.train_feed.line, self.dev_feed.line]
+        return [*state, self.noise.step] if self.noise is not None else state
+
+    def close(self) -> None:
+        """Let recordings and their memory go."""
+        self.recorder.clear()
+
+    def forward(self, shape: Shape) -> Tensor:
+        """Losses of the next batch, (L,), with their history for :meth:`backward`."""
+        self._mode(training=True)
+        _, batch = self.train_feed.take(shape)
+        with autocast(self.device, self.precision):
+            return self.task.loss(self.model, batch, self.lanes)
+
+    def backward(self, losses: Tensor) -> None:
+        """Gradients of every lane's parameters."""
+        losses.sum().backward()
+
+    def update(self, losses: Tensor) -> None:
+        """Write the losses down and update the parameters, which uses the gradients up."""
+        self.losses.index_copy_(0, self.optimizer.done, losses.detach().unsqueeze(0))
+        self.optimizer.step()
+        if self.noise is not None:
+            self.noise.advance()
+
+    def predict(self, shape: Shape) -> None:
+        """Predictions of the next batch of dev rows."""
+        self._mode(training=False)
+        rows, batch = self.dev_feed.take(shape)
+        with torch.no_grad(), autocast(self.device, self.precision):
+            predicted = self.task.predict(self.model, batch, self.lanes)
+        self.predictions.index_copy_(1, rows[: shape.rows], predicted)
+
+    def _train_operations(self, shape: Shape) -> Any:
+        def operations() -> None:
+            self.optimizer.parameters.drop_gradients()  # an interrupted step may have left some
+            losses = self.forward(shape)
+            self.backward(losses)
+            self.update(losses)
+
+        return operations
+
+    def _dev_operations(self, shape: Shape) -> Any:
+        return lambda: self.predict(shape)
+
+    def _mode(self, training: bool) -> None:
+        if self._training != training:  # the model's own flag says nothing of its parts
+            self.model.train(training)
+            self._training = training
+
+
+def steps_of(trial: Trial, task: Task) -> int:
+    """Optimizer steps of a trial."""
+    return trial.epochs * math.ceil(task.train_size / trial.batch_size)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """The precision of a trial.
+
+    Casts are not cached: a recording must not reuse one that was made outside of it.
+    """
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16, cache_enabled=False)
+
+
+@contextmanager
+def unchanged(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Give the tensors their values back at the end."""
+    before = [tensor.clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        for tensor, values in zip(tensors, before, strict=True):
+            tensor.copy_(values)
+
+
+@contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """Work on a stream that can be recorded, and finish it before leaving; no effect on a CPU."""
+    if device.type != "cuda":
+        yield
+        return
+    outer, inner = torch.cuda.current_stream(device), _stream(device)
+    inner.wait_stream(outer)
+    with torch.cuda.stream(inner):
+        yield
+    outer.wait_stream(inner)
+
+
+@lru_cache(maxsize=8)
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One stream a device for all packs, since freed memory is reused within a stream only."""
+    return torch.cuda.Stream(device)
+
+
+def lighten(model: nn.Module, precision: str) -> nn.Module:
+    """Keep the frozen linear weights in bf16 where autocast would cast them anew each step."""
+    if precision == "bf16":
+        for module in model.modules():
+            frozen = not any(p.requires_grad for p in module.parameters())
+            if isinstance(module, nn.Linear) and frozen:
+                module.to(torch.bfloat16)
+    return model
+
+
+def compile_layers(model: nn.Module) -> None:
+    """Have ``torch.compile`` on each layer of a stack of alike ones, compiled once for all."""
+    for stack in model.modules():
+        if isinstance(stack, nn.ModuleList) and len({type(layer) for layer in stack}) == 1:
+            for layer in stack:
+                layer.compile(dynamic=False)
+
+
+def _largest(shapes: Iterable[Shape]) -> list[Shape]:
+    """Each once, those of most tokens first."""
+    return sorted(set(shapes), key=lambda shape: shape.rows * (shape.length or 1), reverse=True)
+
+
+def _recorder(trials: Sequence[Trial], device: torch.device, capture: bool | None) -> Recorder:
+    if capture and device.type != "cuda":
+        raise ValueError(f"capture=True: needs a CUDA device, got {str(device)!r}")
+    if device.type != "cuda" or capture is False:
+        return Recorder(None)
+    recorder = Recorder(cuda_graphs())
+    reason = obstacle(trials)
+    if reason is not None:
+        recorder.give_up(reason)
+    return recorder
+
+
+def obstacle(trials: Sequence[Trial]) -> str | None:
+    """What makes the trials' steps impossible to record, None if nothing does."""
+    dropouts = any(trial.rank_dropout or trial.module_dropout for trial in trials)
+    if trials[0].method == "lokr-peft" and dropouts:
+        return "peft draws the masks of its dropouts on the host"
+    return None

@@ -1,0 +1,214 @@
+"""The step against a plain loop with torch's own optimizer; recording and its bookkeeping."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from experiments import batches, tasks, train
+from experiments.batches import Shape
+from experiments.graphs import Recorder
+from experiments.methods import attach, generator_of
+from experiments.optimizer import share_of_peak
+from experiments.step import PackStep, unchanged
+
+CPU = torch.device("cpu")
+
+
+class FakeGraph:
+    """Remembers the operations and runs them when replayed."""
+
+    made: list[FakeGraph]
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+        self.replays = 0
+
+    def record(self, operations) -> None:
+        if self.error:
+            raise self.error
+        self.operations = operations
+
+    def replay(self) -> None:
+        self.replays += 1
+        self.operations()
+
+
+def recorder(error: Exception | None = None) -> tuple[Recorder, list[FakeGraph]]:
+    made: list[FakeGraph] = []
+
+    def make() -> FakeGraph:
+        made.append(FakeGraph(error))
+        return made[-1]
+
+    return Recorder(make), made
+
+
+def pack_step(trials, glue) -> PackStep:
+    task = tasks.load(trials[0], glue)
+    return PackStep(task, attach(trials, task), trials, CPU)
+
+
+def load(step, trials) -> tuple[list[Shape], batches.Pass]:
+    epochs, dev = train._passes(trials, step.task, CPU)
+    step.train_feed.load(epochs[0])
+    step.dev_feed.load(dev)
+    return list(epochs[0].shapes), dev
+
+
+def plain_losses(trial, glue) -> list[float]:
+    """A plain loop over one trial: torch's AdamW, clipping and schedule, cross-entropy."""
+    task = tasks.load(trial, glue)
+    adapted = attach([trial], task)
+    model, parameters = adapted.model.train(), adapted.trainable
+    optimizer = torch.optim.AdamW(
+        parameters, lr=trial.learning_rate, weight_decay=trial.weight_decay
+    )
+    steps = trial.epochs * math.ceil(task.train_size / trial.batch_size)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: share_of_peak(step, steps, trial.warmup)
+    )
+    order, losses = generator_of(trial, "order"), []
+    tensors, lengths = task.train.tensors, task.train.lengths
+    for _ in range(trial.epochs):
+        for rows in torch.randperm(task.train_size, generator=order).split(trial.batch_size):
+            batch = {name: tensor[rows] for name, tensor in tensors.items()}
+            labels, longest = batch.pop("labels"), int(lengths[rows].max())
+            cut = {name: tensor[:, :longest] for name, tensor in batch.items()}
+            loss = nn.functional.cross_entropy(model(**cut).logits, labels)
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, trial.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+            losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("method", ["lokr", "head", "lora", "lokr-peft", "full"])
+def test_loss_curve_equals_a_plain_loop(method, trial, glue):
+    one = trial(method=method, learning_rate=1e-3, weight_decay=0.1, clip=0.5, batch_size=10)
+    (outcome,) = train.train_pack([one], data=glue)
+    curve = [loss for row in outcome.history for loss in row["losses"]]
+    assert curve == pytest.approx(plain_losses(one, glue), rel=1e-5)
+
+
+def test_predictions_equal_row_by_row(trial, glue):
+    trials = [trial(seed=seed, init_weights=False) for seed in range(3)]
+    step = pack_step(trials, glue)
+    _, dev = load(step, trials)
+    step.evaluate(dev)
+    for lane, one in enumerate(trials):
+        model = attach([one], step.task).model.eval()
+        for row in range(len(step.task.dev)):
+            batch = step.task.dev.gather(torch.tensor([row]), int(step.task.dev.lengths[row]))
+            with torch.no_grad():
+                said = step.task.predict(model, batch, 1)
+            assert said.item() == step.predictions[lane, row]
+
+
+def test_replaying_gives_the_same_numbers(trial, glue):
+    trials = [trial(seed=seed, rank_dropout=0.3 * seed) for seed in range(2)]
+    plain, replayed = pack_step(trials, glue), pack_step(trials, glue)
+    replayed.recorder, graphs = recorder()
+    for step in (plain, replayed):
+        shapes, dev = load(step, trials)
+        step.prepare(shapes, dev.shapes)
+        for shape in shapes:
+            step.train(shape)
+        step.evaluate(dev)
+    assert torch.equal(plain.losses[: len(shapes)], replayed.losses[: len(shapes)])
+    assert torch.equal(plain.predictions, replayed.predictions)
+    assert sum(graph.replays for graph in graphs) == len(shapes) + len(dev.shapes)
+    assert len(graphs) == len(set(shapes)) + len(set(dev.shapes))
+    tokens = [shape.rows * shape.length for kind, shape in replayed.recorder.recorded]
+    assert tokens[: len(set(shapes))] == sorted(tokens[: len(set(shapes))], reverse=True)
+    replayed.close()
+    assert replayed.recorder.recorded == ()
+
+
+def test_warm_up_changes_nothing(trial, glue):
+    trials = [trial(seed=seed, module_dropout=0.3) for seed in range(2)]
+    step = pack_step(trials, glue)
+    shapes, dev = load(step, trials)
+    before = [tensor.clone() for tensor in step.state()]
+    with unchanged(step.state()):
+        step._train_operations(shapes[0])()
+        step.predict(dev.shapes[0])
+        moved = [
+            not torch.equal(old.nan_to_num(-1), new.nan_to_num(-1))
+            for old, new in zip(before, step.state(), strict=True)
+        ]
+    assert all(moved), "state() names what a step changes, and no more"
+    for old, new in zip(before, step.state(), strict=True):
+        assert torch.equal(old.nan_to_num(-1), new.nan_to_num(-1))
+
+
+def test_a_model_that_cannot_be_recorded_is_trained_all_the_same(trial, glue, caplog):
+    trials = [trial()]
+    plain, refused = pack_step(trials, glue), pack_step(trials, glue)
+    refused.recorder, graphs = recorder(RuntimeError("operation not permitted\nwhen capturing"))
+    with caplog.at_level(logging.WARNING):
+        for step in (plain, refused):
+            shapes, dev = load(step, trials)
+            step.prepare(shapes, dev.shapes)
+            step.train(shapes[0])
+    assert torch.equal(plain.losses[0], refused.losses[0])
+    (record,) = caplog.records
+    assert record.message.endswith("one by one: operation not permitted")
+    assert len(graphs) == 1
+
+
+def test_running_out_of_memory_while_recording_is_not_hidden(trial, glue):
+    trials = [trial()]
+    step = pack_step(trials, glue)
+    step.recorder, _ = recorder(torch.OutOfMemoryError("CUDA out of memory"))
+    shapes, _ = load(step, trials)
+    with pytest.raises(torch.OutOfMemoryError):
+        step.prepare(shapes)
+
+
+def test_what_an_interrupted_step_left_is_dropped(trial, glue):
+    trials = [trial()]
+    plain, interrupted = pack_step(trials, glue), pack_step(trials, glue)
+    shapes, _ = load(plain, trials)
+    load(interrupted, trials)
+    with unchanged(interrupted.state()):
+        interrupted.backward(interrupted.forward(shapes[0]))
+    for step in (plain, interrupted):
+        step.train(shapes[0])
+        step.train(shapes[1])
+    assert torch.equal(plain.losses[:2], interrupted.losses[:2])
+
+
+def test_no_step_after_the_last(trial, glue):
+    trials = [trial(epochs=1, batch_size=48)]
+    step = pack_step(trials, glue)
+    (shape,), _ = load(step, trials)
+    step.train(shape)
+    with pytest.raises(IndexError, match="all 1 steps are done"):
+        step.train(shape)
+
+
+def test_a_pass_of_another_size_is_refused(trial, glue):
+    trials = [trial()]
+    step = pack_step(trials, glue)
+    load(step, trials)
+    with pytest.raises(ValueError, match="row numbers of a pass"):
+        step.train_feed.load(batches.plan(torch.arange(8).expand(1, -1), 4))
+
+
+def test_capture_needs_a_gpu(trial, glue):
+    with pytest.raises(ValueError, match="needs a CUDA device, got 'cpu'"):
+        train.train_pack([trial()], data=glue, capture=True)
+
+
+def test_looks_are_few_and_in_order(trial, glue):
+    seen = []
+    train.train_pack([trial()], data=glue, on_step=lambda *look: seen.append(look))
+    assert [(done, total) for done, total, _ in seen] == [(1, 24), (10, 24), (20, 24), (24, 24)]
+    assert all(math.isfinite(loss) for *_, loss in seen)
