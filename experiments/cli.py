@@ -1,4 +1,4 @@
-"""The command line: ``python -m experiments run|list|status|show|bench``.
+"""The command line: ``python -m experiments run|list|status|show|cost|bench``.
 
 torch and transformers are imported by the commands that need them, so that help comes at once.
 """
@@ -21,15 +21,13 @@ from experiments.command import Data, Device, DeviceName, Sets, StudyName
 from experiments.command import err as _err
 from experiments.command import explained as _explained
 from experiments.command import place as _place
+from experiments.cost.command import cost
 from experiments.errors import BenchError
 from experiments.overrides import override
-from experiments.plan import Plan, collapse, plan
+from experiments.plan import USEFUL_LANES, Plan, collapse, plan
 from experiments.progress import watch
 from experiments.store import Result, Store
 from experiments.study import Study
-
-# Lanes of a pack unless --lanes says otherwise.
-LANES = {Device.CPU: 8, Device.CUDA: 16}
 
 app = typer.Typer(
     add_completion=False,
@@ -48,7 +46,11 @@ app.add_typer(bench, name="bench")
 Results = Annotated[Path, typer.Option(help="Folder of the results: RESULTS/STUDY/ID.json.")]
 Lanes = Annotated[
     int | None,
-    typer.Option(min=1, help="Largest pack.", show_default="8 on a CPU, 16 on a GPU"),
+    typer.Option(
+        min=1,
+        help="Widest pack; narrower where less fits into memory.",
+        show_default=f"{USEFUL_LANES['cpu']} on a CPU, {USEFUL_LANES['cuda']} on a GPU",
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first LIMIT trials of the study.")]
 
@@ -86,9 +88,9 @@ def run(
         place = _place(device)
         out = Console()
         if dry_run:
-            _show_plan(out, chosen, store, lanes or LANES[place], data)
+            _show_plan(out, chosen, store, lanes or USEFUL_LANES[place], data)
             return
-        planned = _plan(chosen, store, lanes or LANES[place], data)
+        planned = _plan(chosen, store, lanes or USEFUL_LANES[place], data)
         if planned.packs:
             raise typer.Exit(_train(out, chosen, store, planned, place, data))
         out.print(
@@ -121,7 +123,7 @@ def list_(
             display.show_studies(out, map(studies.load, studies.names()))
             return
         chosen = _choose(study, sets, limit)
-        _show_plan(out, chosen, Store(results), lanes or LANES[_place(device)], data)
+        _show_plan(out, chosen, Store(results), lanes or USEFUL_LANES[_place(device)], data)
 
 
 @app.command()
@@ -146,6 +148,9 @@ def show(
     """Show one result in full."""
     with _explained():
         display.show_result(Console(), _only(Store(results).find(prefix), prefix, results))
+
+
+app.command()(cost)
 
 
 def _choose(name: str, sets: list[str] | None, limit: int | None) -> Study:
@@ -175,13 +180,25 @@ def _show_plan(out: Console, study: Study, store: Store, lanes: int, data: Path 
         out.print()
         display.show_collapsed(out, study, collapsed)
     try:
-        left = display.work(_plan(study, store, lanes, data))
+        planned = _plan(study, store, lanes, data)
+        left = f"{display.work(planned)}{_spell_widths(planned)}"
     except BenchError as error:  # the data may be out of reach where the plan is read
         left = f"how much is to run is unknown: {error}"
     out.print(
         f"\n{len(study.trials)} trials, {len(collapsed)} of them collapsed; {left}",
         highlight=False,
     )
+
+
+def _spell_widths(planned: Plan) -> str:
+    """How wide the packs are, as far as that is known before any memory is measured."""
+    if not planned.packs:
+        return ""
+    packs = ", ".join(
+        f"{count} of {lanes} {'lane' if lanes == 1 else 'lanes'}"
+        for lanes, count in planned.widths.items()
+    )
+    return f"\npacks: {packs}; a run makes them narrower where memory is short"
 
 
 def _show_status(out: Console, study: Study, store: Store) -> None:
@@ -200,8 +217,12 @@ def _train(
     """Run the packs; the exit status."""
     from experiments import provenance
     from experiments.executors import InProcess
+    from experiments.schedule import Pace
     from experiments.train import train_pack
 
+    source = provenance.collect(place)
+    pace = Pace()
+    pace.learn(store.load(study.name).values(), source)
     out.print(f"{study.name}: {display.work(planned)}, on {place}", highlight=False)
     listener, on_screen = watch(planned.packs, study.label, out, _err)
     executor = InProcess(
@@ -210,8 +231,9 @@ def _train(
         study=study.name,
         device=place,
         data=_text(data),
-        provenance=provenance.collect(place),
+        provenance=source,
         listener=listener,
+        pace=pace,
     )
     try:
         with on_screen:

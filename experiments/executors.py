@@ -1,30 +1,46 @@
 """Who runs the packs. Every executor keeps the same promises:
 
-a finished trial is on disk before the next pack starts; a pack that does not fit into memory is
-halved; a trial that fails takes no other with it; no trial is lost without a row.
+a finished trial is on disk before the next pack starts; packs are as wide as memory allows, and one
+that does not fit is cut anew; a trial that fails takes no other with it; no trial is lost without a
+row.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
-import sys
 import time
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from experiments import memory
 from experiments.errors import BenchError
 from experiments.listener import Listener
+from experiments.memory import MemoryModel, Meter
 from experiments.outcome import Outcome
-from experiments.plan import Pack
-from experiments.store import Result, Store
+from experiments.plan import Key, Pack
+from experiments.schedule import Pace, Schedule
+from experiments.store import FINISHED, Result, Store
 from experiments.trial import Trial
 
 # Called as train_pack(trials, device=..., data=..., on_step=...), see ``experiments.train``.
 TrainPack = Callable[..., Sequence[Outcome]]
+KIN_MARGIN = 2
+"""A kind of pack is not probed where twice the memory of its kin would fit."""
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """How a pack went: one outcome a lane, or the packs to run instead.
+
+    ``peak`` is null unless all of it ran, and was measured.
+    """
+
+    outcomes: Sequence[Outcome] = ()
+    peak: int | None = None
+    again: Sequence[Pack] = ()
 
 
 class InProcess:
@@ -37,7 +53,9 @@ class InProcess:
         device: ``"cpu"`` or ``"cuda"``.
         data: folder of GLUE parquet, None for the hub.
         provenance: what all trials of this run share, see ``experiments.provenance``.
-        listener: is told of starts, steps and results.
+        listener: is told of starts, steps, results, and packs that are cut anew.
+        pace: how long packs take, for their order; learns as they end.
+        meter: measures memory; by default the device's own.
     """
 
     def __init__(
@@ -50,6 +68,8 @@ class InProcess:
         data: str | None,
         provenance: dict[str, Any],
         listener: Listener,
+        pace: Pace | None = None,
+        meter: Meter | None = None,
     ) -> None:
         self.train_pack = train_pack
         self.store = store
@@ -58,50 +78,108 @@ class InProcess:
         self.data = data
         self.provenance = provenance
         self.listener = listener
-        self._room: dict[Hashable, int] = {}  # lanes of this key known not to be too many
+        self.pace = pace or Pace()
+        self.meter = meter or memory.meter_of(device)
+        self.memory = MemoryModel()
+        self._probed: set[Key] = set()
 
     def run(self, packs: Iterable[Pack]) -> list[Result]:
-        """Run the packs in order; results are on disk as they come.
+        """Run the packs, the longest first; results are on disk as they come.
 
         Raises:
             BenchError: no trial can run (a missing base, say), or a result cannot be written.
             KeyboardInterrupt: the user's; what was finished stays on disk.
         """
-        queue = deque(packs)
+        schedule = Schedule(packs, self.pace)
         results: list[Result] = []
-        while queue:
-            pack = queue.popleft()
-            room = self._room.get(pack.key, pack.lanes)
-            if pack.lanes > room:
-                queue.extendleft(reversed(pack.split(-(-pack.lanes // room))))
-                continue
-            done, parts = self._run_pack(pack)
+        while schedule:
+            pack = self._next(schedule)
+            done, again = self._run_pack(pack)
             results += done
-            queue.extendleft(reversed(parts))
+            if again:
+                schedule.put_back(again)
+                self.listener.on_plan(schedule.packs)
         return results
 
-    def _run_pack(self, pack: Pack) -> tuple[list[Result], list[Pack]]:
-        """The results of a pack or, if it failed, the smaller packs to try in its place."""
+    def _next(self, schedule: Schedule) -> Pack:
+        """The longest pack, once its kind is cut to what fits into memory now."""
+        fitted: set[Key] = set()
+        while (pack := schedule.longest()).key not in fitted:
+            fitted.add(pack.key)
+            most = schedule.most(pack.key)
+            if most > 1 and schedule.recut(pack.key, self._room(pack, most)):
+                self.listener.on_plan(schedule.packs)
+        return schedule.pop(pack.key)
+
+    def _room(self, pack: Pack, most: int) -> int:
+        """How many lanes of this kind fit now, up to ``most``."""
+        if self._unknown(pack.key, most):
+            self._probed.add(pack.key)
+            self._probe(pack, memory.PROBE_LANES)
+            # Taken by itself that is too much rather than too little, and mostly settles it.
+            if not self._ample(pack.key, most):
+                self._probe(pack, 1)
+        return self.memory.lanes(pack.key, self.meter.budget(), most)
+
+    def _unknown(self, key: Key, most: int) -> bool:
+        """Whether a probe could tell how wide the packs of this kind may be."""
+        measurable = self.meter.budget() is not None and most > memory.PROBE_LANES
+        return measurable and key not in self._probed and not self._ample(key.kin, most, KIN_MARGIN)
+
+    def _ample(self, kind: Hashable, lanes: int, margin: int = 1) -> bool:
+        expected, budget = self.memory.bytes(kind, lanes), self.meter.budget()
+        return expected is not None and budget is not None and margin * expected <= budget
+
+    def _probe(self, pack: Pack, lanes: int) -> None:
+        trials = pack.trials[-lanes:]  # the last have the highest ranks
+        try:
+            peak = memory.probe(
+                self.train_pack, trials, self.meter, device=self.device, data=self.data
+            )
+        except BenchError:
+            raise
+        except Exception as error:
+            # Any other fault meets the pack itself next, which reports it with a row a trial.
+            if is_out_of_memory(error):
+                self.memory.fail(pack.key, len(trials), self.meter.budget())
+            return
+        self._observe(pack.key, len(trials), peak)
+
+    def _observe(self, key: Key, lanes: int, peak: int | None) -> None:
+        if peak is not None:
+            self.memory.observe(key, lanes, peak)
+            self.memory.observe(key.kin, lanes, peak)
+
+    def _run_pack(self, pack: Pack) -> tuple[list[Result], Sequence[Pack]]:
+        """The results of a pack or, if it failed, what is to run in its place."""
         self.listener.on_start(pack)
         started, clock = datetime.now(UTC), time.perf_counter()
-        outcomes = self._attempt(pack)
-        if isinstance(outcomes, int):
-            _release_memory()
-            return [], pack.split(outcomes)
+        attempt = self._attempt(pack)
+        if attempt.again:
+            memory.release()
+            return [], attempt.again
         seconds = time.perf_counter() - clock
+        if all(outcome.status in FINISHED for outcome in attempt.outcomes):
+            self.pace.observe(pack, seconds)
+        cost = {
+            "seconds": seconds / pack.lanes,
+            "pack_seconds": seconds,
+            "lanes": pack.lanes,
+            "peak_bytes": attempt.peak,
+        }
         results = [
-            self._result(pack, trial, outcome, started, seconds)
-            for trial, outcome in zip(pack.trials, outcomes, strict=True)
+            self._result(pack, trial, outcome, started, cost)
+            for trial, outcome in zip(pack.trials, attempt.outcomes, strict=True)
         ]
         for result in results:
             self.store.write(result)
         self.listener.on_pack_end(results)
         return results, []
 
-    def _attempt(self, pack: Pack) -> Sequence[Outcome] | int:
-        """The outcome of each lane, or into how many packs to split this one."""
+    def _attempt(self, pack: Pack) -> _Attempt:
+        self.meter.start()
         try:
-            return self.train_pack(
+            outcomes = self.train_pack(
                 pack.trials, device=self.device, data=self.data, on_step=self.listener.on_step
             )
         except BenchError:
@@ -111,18 +189,28 @@ class InProcess:
             if is_out_of_memory(error):
                 return self._too_large(pack, message)
             return _failed(pack, message)
+        peak = self.meter.peak()
+        self._observe(pack.key, pack.lanes, peak)
+        return _Attempt(outcomes, peak)
 
-    def _too_large(self, pack: Pack, message: str) -> Sequence[Outcome] | int:
+    def _too_large(self, pack: Pack, message: str) -> _Attempt:
+        """A pack that did not fit waits again, to be cut to the room that is now known."""
         if pack.lanes == 1:
             _log.warning("trial %s does not fit into memory", pack.trials[0].id)
-            return [Outcome(status="out_of_memory", message=message)]
-        half = -(-pack.lanes // 2)
-        self._room[pack.key] = half
-        _log.warning("%d lanes do not fit into memory: going on with %d", pack.lanes, half)
-        return 2
+            return _Attempt([Outcome(status="out_of_memory", message=message)])
+        budget = self.meter.budget()
+        self.memory.fail(pack.key, pack.lanes, budget)
+        room = self.memory.lanes(pack.key, budget, pack.lanes)
+        _log.warning("%d lanes do not fit into memory: going on with %d", pack.lanes, room)
+        return _Attempt(again=[pack])
 
     def _result(
-        self, pack: Pack, trial: Trial, outcome: Outcome, started: datetime, seconds: float
+        self,
+        pack: Pack,
+        trial: Trial,
+        outcome: Outcome,
+        started: datetime,
+        cost: dict[str, float | None],
     ) -> Result:
         return Result(
             study=self.study,
@@ -132,11 +220,7 @@ class InProcess:
             metrics=outcome.metrics,
             history=outcome.history,
             parameters=outcome.parameters,
-            cost={
-                "seconds": seconds / pack.lanes,
-                "pack_seconds": seconds,
-                "lanes": pack.lanes,
-            },
+            cost=cost,
             provenance={
                 **self.provenance,
                 **outcome.provenance,
@@ -164,18 +248,10 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
 
 
-def _failed(pack: Pack, message: str) -> Sequence[Outcome] | int:
+def _failed(pack: Pack, message: str) -> _Attempt:
     """One bad trial must not take others with it: every trial of the pack runs again alone."""
     if pack.lanes > 1:
         _log.warning("a pack of %d failed (%s): its trials run again alone", pack.lanes, message)
-        return pack.lanes
+        return _Attempt(again=pack.isolated())
     _log.error("trial %s failed", pack.trials[0].id, exc_info=True)
-    return [Outcome(status="error", message=message)]
-
-
-def _release_memory() -> None:
-    """Free what the failed attempt held, before the next one needs it."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    return _Attempt([Outcome(status="error", message=message)])

@@ -12,8 +12,11 @@ from experiments.store import Result
 class Listener(Protocol):
     """What a progress bar or a tracker is told."""
 
+    def on_plan(self, packs: Sequence[Pack]) -> None:
+        """What is still to run was cut anew; these are all packs that wait, the longest first."""
+
     def on_start(self, pack: Pack) -> None:
-        """A pack begins. One that failed may never end: its parts begin instead."""
+        """A pack begins. One that failed never ends: what runs in its place begins instead."""
 
     def on_step(self, done: int, total: int, loss: float) -> None:
         """``done`` of ``total`` steps of the pack are taken; the mean loss of its lanes."""
@@ -24,6 +27,9 @@ class Listener(Protocol):
 
 class Silent:
     """Nobody watches."""
+
+    def on_plan(self, packs: Sequence[Pack]) -> None:
+        """Say nothing."""
 
     def on_start(self, pack: Pack) -> None:
         """Say nothing."""

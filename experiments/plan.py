@@ -14,6 +14,7 @@ Legend: a·b outputs and c·d inputs of a layer, w1 (a, c), w2 (b, d, *kernel); 
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
@@ -32,8 +33,14 @@ MAY_VARY = (
     "module_dropout",
     "learning_rate",
     "weight_decay",
+    "clip",
     "seed",
 )
+# The widest pack worth planning. A CPU is busy with one lane: more only wait for each other. On a
+# GPU the base's products fill the device long before 1,024 rows of a step (32 lanes of 32), and
+# from there a lane costs the same in any company, while all lanes are padded to the longest row of
+# any, a failure takes more with it, and fewer packs even out worse over the devices.
+USEFUL_LANES: dict[str, int] = {"cpu": 8, "cuda": 32}
 # Knobs that reach a factored adapter only through which tensors it has and their scale.
 SHAPE_KNOBS = (
     "r",
@@ -69,17 +76,38 @@ LayersOf = Callable[[Trial], Sequence[Layer]]
 
 
 @dataclass(frozen=True)
+class Key:
+    """What trials must have in common to share a pack: equal keys may.
+
+    Args:
+        shared: a trial of the pack, all that may vary at its default.
+        structure: name and factors of each adapted layer, rank and scale aside.
+        alone: id of a trial that must run alone, else None.
+    """
+
+    shared: Trial
+    structure: Hashable
+    alone: str | None = None
+
+    @property
+    def kin(self) -> Hashable:
+        """Equal for packs that differ only in how the same layers' factors are split."""
+        splits = [knob for knob in SHAPE_KNOBS if knob != "target_modules"]
+        return _reset(self.shared, splits)
+
+
+@dataclass(frozen=True)
 class Pack:
     """Trials that train side by side on one frozen base, one lane each.
 
     Args:
         trials: the lanes.
-        key: all that its trials have in common; equal keys may share a pack.
+        key: all that its trials have in common.
         steps: optimizer steps of each lane.
     """
 
     trials: tuple[Trial, ...]
-    key: Hashable
+    key: Key
     steps: int
 
     @property
@@ -91,9 +119,12 @@ class Pack:
         """Rows that go through the base, forward and backward."""
         return self.lanes * self.steps * self.trials[0].batch_size
 
-    def split(self, parts: int) -> list[Pack]:
-        """The same trials in ``parts`` packs of nearly equal size."""
-        return [replace(self, trials=trials) for trials in _balanced(self.trials, parts)]
+    def isolated(self) -> list[Pack]:
+        """Every trial in a pack of its own that nothing will join."""
+        return [
+            replace(self, trials=(trial,), key=replace(self.key, alone=trial.id))
+            for trial in self.trials
+        ]
 
 
 @dataclass(frozen=True)
@@ -124,6 +155,12 @@ class Plan:
     @property
     def row_passes(self) -> int:
         return sum(pack.row_passes for pack in self.packs)
+
+    @property
+    def widths(self) -> dict[int, int]:
+        """Lanes -> how many packs have so many, the widest first."""
+        counts = Counter(pack.lanes for pack in self.packs)
+        return dict(sorted(counts.items(), reverse=True))
 
 
 def plan(
@@ -243,23 +280,28 @@ def _pack(
     layers_of: LayersOf,
     rows_of: Callable[[Trial], int],
 ) -> list[Pack]:
-    groups: dict[Hashable, list[Trial]] = {}
+    groups: dict[Key, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(_key(trial, _layers(trial, layers_of)), []).append(trial)
     packs: list[Pack] = []
     for key, group in groups.items():
         width = lanes if group[0].method in LANED else 1
-        # Ranks are padded to the largest of the pack: neighbors waste least.
-        group.sort(key=lambda trial: trial.r)
-        steps = steps_of(group[0], rows_of(group[0]))
-        packs += Pack(tuple(group), key, steps).split(-(-len(group) // width))
-    # The longest first, so that no device is left alone with a long one at the end.
+        packs += cut(group, key, steps_of(group[0], rows_of(group[0])), width)
+    # By rows, until seconds are known: see ``experiments.schedule``.
     return sorted(packs, key=lambda pack: -pack.row_passes)
 
 
-def _key(trial: Trial, layers: Sequence[Layer]) -> Hashable:
+def cut(trials: Sequence[Trial], key: Key, steps: int, lanes: int) -> list[Pack]:
+    """Trials of one key in as few packs of at most ``lanes`` as can be, nearly equal in size."""
+    # Ranks are padded to the largest of the pack: neighbors waste least.
+    by_rank = sorted(trials, key=lambda trial: trial.r)
+    parts = _balanced(by_rank, -(-len(by_rank) // lanes))
+    return [Pack(part, key, steps) for part in parts]
+
+
+def _key(trial: Trial, layers: Sequence[Layer]) -> Key:
     shared = _reset(trial, (*_unread(trial), *MAY_VARY))
-    return shared, tuple((layer.name, layer.structure) for layer in layers)
+    return Key(shared, tuple((layer.name, layer.structure) for layer in layers))
 
 
 def _balanced(trials: Sequence[Trial], parts: int) -> list[tuple[Trial, ...]]:

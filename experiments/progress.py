@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -28,12 +28,17 @@ class Estimate:
 
     def __init__(self, packs: Sequence[Pack], clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._total: Counter[str] = Counter()  # method -> rows
+        self._rows: Counter[str] = Counter()  # method -> rows done
+        self._seconds: dict[str, float] = defaultdict(float)  # method -> what they took
+        self.plan(packs)
+        self.start(packs[0])
+
+    def plan(self, packs: Sequence[Pack]) -> None:
+        """All packs that wait; a pack that had begun is among them if it is to run again."""
+        self._pack_rows = self._pack_seconds = 0.0
+        self._total = Counter(self._rows)  # method -> rows
         for pack in packs:
             self._total[_method(pack)] += pack.row_passes
-        self._rows = dict.fromkeys(self._total, 0.0)  # method -> rows done
-        self._seconds = dict.fromkeys(self._total, 0.0)  # method -> what they took
-        self.start(packs[0])
 
     def start(self, pack: Pack) -> None:
         """A pack begins; what a failed one before it did is forgotten, since it is done again."""
@@ -56,19 +61,19 @@ class Estimate:
     @property
     def rows(self) -> tuple[float, float]:
         """Rows done, and rows in all."""
-        return sum(self._rows.values()) + self._pack_rows, float(self._total.total())
+        return self._rows.total() + self._pack_rows, float(self._total.total())
 
     @property
     def seconds_left(self) -> float | None:
         """None before the first measurement."""
-        rows, seconds = dict(self._rows), dict(self._seconds)
+        rows, seconds = Counter(self._rows), defaultdict(float, self._seconds)
         rows[_method(self._pack)] += self._pack_rows
         seconds[_method(self._pack)] += self._pack_seconds
-        if not any(rows.values()):
+        if not rows.total():
             return None
-        mean = sum(seconds.values()) / sum(rows.values())
-        pace = {m: seconds[m] / rows[m] if rows[m] else mean for m in rows}
-        return sum((self._total[m] - rows[m]) * pace[m] for m in rows)
+        mean = sum(seconds.values()) / rows.total()
+        pace = {m: seconds[m] / rows[m] if rows[m] else mean for m in self._total}
+        return sum((self._total[m] - rows[m]) * pace[m] for m in self._total)
 
 
 class Lines:
@@ -80,6 +85,9 @@ class Lines:
         self._estimate = Estimate(packs)
         self._label = label
         self._console = console
+
+    def on_plan(self, packs: Sequence[Pack]) -> None:
+        self._estimate.plan(packs)
 
     def on_start(self, pack: Pack) -> None:
         self._estimate.start(pack)
@@ -113,6 +121,11 @@ class Bar:
         total = self._estimate.rows[1]
         self._overall = progress.add_task("all trials", total=total, state="")
         self._current = progress.add_task("starting", total=None, state="")
+        self._show()
+
+    def on_plan(self, packs: Sequence[Pack]) -> None:
+        self._estimate.plan(packs)
+        self._progress.update(self._overall, total=self._estimate.rows[1])
         self._show()
 
     def on_start(self, pack: Pack) -> None:

@@ -21,7 +21,10 @@ The schema, version 1; what is missing is ``null``, and so is NaN or an infinity
     history      one row an epoch: epoch, step, train_loss, losses (one a step), and the scores
                  selection, report and full, each metric -> value
     parameters   adapter, head, trainable, base: how many; null if the trial never started
-    cost         seconds (pack_seconds / lanes), pack_seconds, lanes; to plan with, not to compare
+    cost         seconds (pack_seconds / lanes), pack_seconds, lanes, and peak_bytes: device memory
+                 reserved for the whole pack at its highest, see ``experiments.memory``; null where
+                 it is not measured (a CPU) and in a trial that failed; older files have no such
+                 key. To plan with, not to compare
     provenance   commit, dirty, python, platform, versions, device, gpu, cpu, threads, base, data,
                  pack (ids trained side by side), started, finished (UTC)
 """
@@ -82,7 +85,7 @@ class Result:
     metrics: dict[str, Any] | None
     history: list[dict[str, Any]]
     parameters: dict[str, int] | None
-    cost: dict[str, float]
+    cost: dict[str, float | None]
     provenance: dict[str, Any]
 
     @property

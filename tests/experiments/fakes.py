@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from experiments.outcome import Outcome
 from experiments.store import Result
 from experiments.trial import Trial
@@ -102,3 +104,38 @@ class Trainer:
     def sizes(self) -> list[int]:
         """Lanes of each attempt, in order."""
         return [len(pack) for pack in self.packs]
+
+
+class Device:
+    """A trainer and a meter that share a simulated memory of ``size`` bytes.
+
+    A pack takes ``fixed + lanes * per_lane`` bytes, or what ``need`` says; torch's own error above
+    the size.
+    """
+
+    def __init__(
+        self, size: int, fixed: int = 0, per_lane: int = 1, need: Callable[[int], int] | None = None
+    ) -> None:
+        self.size = size
+        self.need = need or (lambda lanes: fixed + lanes * per_lane)
+        self.trainer = Trainer(self._fill)
+        self.started = 0
+        self._peak = 0
+
+    def _fill(self, trials: Sequence[Trial]) -> None:
+        if self.need(len(trials)) > self.size:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        self._peak = self.need(len(trials))
+
+    def budget(self) -> int:
+        """All of it."""
+        return self.size
+
+    def start(self) -> None:
+        """Forget the last peak."""
+        self.started += 1
+        self._peak = 0
+
+    def peak(self) -> int:
+        """Of the last pack."""
+        return self._peak

@@ -113,13 +113,22 @@ def test_what_is_finished_does_not_run(trials):
     assert set(again.finished) == set(first.remaining)
 
 
-@given(LISTS, st.integers(1, 9), st.integers(1, 4))
-def test_splitting_a_pack_keeps_its_lanes_and_their_order(trials, lanes, parts):
+@given(LISTS, st.integers(1, 9))
+def test_isolated_trials_keep_everything_but_their_company(trials, lanes):
     for pack in planned(trials, lanes=lanes).packs:
-        pieces = pack.split(min(parts, pack.lanes))
-        assert [t for piece in pieces for t in piece.trials] == list(pack.trials)
-        assert all(piece.key == pack.key for piece in pieces)
-        assert max(p.lanes for p in pieces) - min(p.lanes for p in pieces) <= 1
+        pieces = pack.isolated()
+        assert [piece.trials for piece in pieces] == [(trial,) for trial in pack.trials]
+        assert {piece.steps for piece in pieces} == {pack.steps}
+        assert len({pack.key, *(piece.key for piece in pieces)}) == pack.lanes + 1
+
+
+def test_kin_differ_in_the_split_of_factors_alone():
+    keys = [
+        planned([lokr(r=4, **knobs)]).packs[0].key
+        for knobs in ({}, {"decompose_factor": 4}, {"decompose_both": True}, {"batch_size": 8})
+    ]
+    assert len(set(keys)) == 4
+    assert keys[0].kin == keys[1].kin == keys[2].kin != keys[3].kin
 
 
 @pytest.mark.parametrize(
@@ -276,6 +285,7 @@ def test_trials_that_must_not_share_a_pack_do_not(knob):
         {"module_dropout": 0.1},
         {"learning_rate": 0.1},
         {"weight_decay": 0.1},
+        {"clip": 0.1},
         {"seed": 1},
     ],
 )
@@ -289,6 +299,11 @@ def test_the_longest_pack_comes_first_and_neighboring_ranks_share_one():
     packs = planned([*short, *long], lanes=2).packs
     assert [pack.steps for pack in packs] == [36, 36, 4, 4]
     assert [{trial.r for trial in pack.trials} for pack in packs[:2]] == [{2}, {8}]
+
+
+def test_a_plan_says_how_wide_its_packs_are():
+    trials = [lokr(seed=seed) for seed in range(7)] + [lokr(method="full")]
+    assert list(planned(trials, lanes=3).widths.items()) == [(3, 1), (2, 2), (1, 1)]
 
 
 def test_work_is_counted_from_rows_and_lanes():
