@@ -25,7 +25,7 @@ RUN_FLAGS := --device $(DEVICE) $(if $(LANES),--lanes $(LANES)) $(if $(DATA),--d
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep list status summary bench test lint format clean
+.PHONY: help setup sweep list status summary cost bench test lint format clean
 
 help:  ## this list
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
@@ -48,6 +48,9 @@ summary: $(SETUP)  ## table and figure of STUDY's results
 
 bench: $(TEST_SETUP)  ## ours beside peft, LyCORIS and the frozen base: layer, step, sweep (on a CPU in small)
 	$(BIN)/python -m experiments bench all --device $(DEVICE) $(if $(DATA),--data $(DATA))
+
+cost: $(SETUP)  ## what one trial of each cell of STUDY costs when it trains alone, on a GPU that is idle
+	$(BIN)/python -m experiments cost $(STUDY) --device $(DEVICE) $(if $(DATA),--data $(DATA)) $(ARGS)
 
 test: $(TEST_SETUP)  ## the tests, against the real peft and lycoris
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)

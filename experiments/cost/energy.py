@@ -18,8 +18,9 @@ LEAD_SECONDS = 1.0
 """Steps before the window, until clock and power are steady."""
 CHUNK_SECONDS = 0.05
 """Steps between two readings: waiting for the device is nothing against it."""
-UPDATES = 20
+UPDATES = 10
 """Jumps of the counter that a window must see: the ends of the window are off by less than one."""
+Wait = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Reading:
     Args:
         seconds: of any clock that does not jump.
         millijoules: what the counter says.
-        steps: taken since the first reading.
+        steps: done since the first reading.
     """
 
     seconds: float
@@ -39,7 +40,7 @@ class Reading:
 
 def watch(
     counter: Callable[[], int],
-    run: Callable[[int], None],
+    run: Callable[[int], Wait],
     step_seconds: float,
     seconds: float = SECONDS,
     now: Callable[[], float] = time.perf_counter,
@@ -48,19 +49,23 @@ def watch(
 
     Args:
         counter: millijoules since any moment.
-        run: takes so many steps and waits for them.
+        run: starts so many steps, and gives what waits for them.
         step_seconds: of one step, roughly.
         seconds: the window.
         now: the clock.
     """
     chunk = max(1, round(CHUNK_SECONDS / step_seconds))
-    start = now()
-    while now() < start + LEAD_SECONDS:
-        run(chunk)
-    readings = [Reading(now(), counter(), 0)]
-    while now() < start + LEAD_SECONDS + seconds:
-        run(chunk)
-        readings.append(Reading(now(), counter(), readings[-1].steps + chunk))
+    start = now() + LEAD_SECONDS
+    readings: list[Reading] = []
+    wait = run(chunk)
+    while now() < start + seconds:
+        following = run(chunk)  # so that the device has work while we read
+        wait()
+        wait = following
+        if now() >= start:
+            done = readings[-1].steps + chunk if readings else 0
+            readings.append(Reading(now(), counter(), done))
+    wait()
     return readings
 
 
@@ -73,11 +78,10 @@ def per_examples(readings: Sequence[Reading], examples: int) -> dict[str, Any]:
 
     Returns:
         ``joules_per_1000_examples``, ``watts``, ``seconds``, ``steps``, ``updates`` (jumps seen),
-        ``resolution_joules`` (the largest jump) and ``reason``: why the first two are null.
+        ``resolution_joules`` (the largest jump) and ``reason``: why all the others are null.
     """
     pairs = list(itertools.pairwise(readings))
     jumps = [after for before, after in pairs if after.millijoules != before.millijoules]
-    sizes = [after.millijoules - before.millijoules for before, after in pairs]
     if len(jumps) <= UPDATES:
         return unknown(
             f"the counter moved {len(jumps)} times in the window, over {UPDATES} are needed: "
@@ -92,7 +96,7 @@ def per_examples(readings: Sequence[Reading], examples: int) -> dict[str, Any]:
         "seconds": seconds,
         "steps": steps,
         "updates": len(jumps),
-        "resolution_joules": max(sizes) / 1000,
+        "resolution_joules": max(b.millijoules - a.millijoules for a, b in pairs) / 1000,
         "reason": None,
     }
 

@@ -67,6 +67,7 @@ def measure(trial: Trial, device: str, data: str | None, settings: Settings) -> 
         BenchError: the GPU is busy, before or after; task, base or data cannot be had.
     """
     started = _now()
+    _release()  # of a trial before that failed, say
     gpu = _gpu(device)
     alone = [_alone(gpu)]
     task = tasks.load(trial, data)
@@ -127,13 +128,13 @@ def _steps(solo: Solo, base: Solo, rounds: int) -> tuple[dict[str, Any], dict[st
     laps = clock.in_turns([side.eager_turn for side in sides], rounds)
     eager = [_whole(side) for side in laps]
     captured: list[Rounds | None] = [None, None]
-    if solo.captured and base.captured:
+    if solo.not_captured is None and base.not_captured is None:
         captured = [*clock.in_turns([side.captured_turn for side in sides], rounds)]
     ours, theirs = (
         {
             "eager": {**_speed(whole, side), "parts": _parts(parts)},
             "captured": None if graph is None else _speed(graph, side),
-            "not_captured": side.not_captured,
+            "not_captured": solo.not_captured or base.not_captured,
         }
         for side, parts, whole, graph in zip(sides, laps, eager, captured, strict=True)
     )

@@ -50,6 +50,7 @@ class Solo:
         self.batches = first_batches(trial, task, device, steps)
         self.step = PackStep(task, self.adapted, [trial], torch.device(device), steps=STEPS)
         self.step.train_feed.load(self.batches)
+        self._place = 0  # of the next batch of `run`
 
     @property
     def examples(self) -> int:
@@ -60,68 +61,73 @@ class Solo:
     def tokens(self) -> int | None:
         """Tokens of all batches of a turn, padding left out; None where rows have no length."""
         lengths = self.task.train.lengths
-        return None if lengths is None else int(lengths[self.batches.rows].sum())
-
-    @property
-    def captured(self) -> bool:
-        """Whether every step is replayed from a CUDA graph."""
-        kinds = {("train", shape) for shape in self.batches.shapes}
-        return kinds <= set(self.step.recorder.recorded)
+        return (
+            None if lengths is None else int(lengths[self.batches.rows[:, : self.examples]].sum())
+        )
 
     @property
     def not_captured(self) -> str | None:
-        """Why steps are launched from Python; None if they are not."""
-        if self.captured:
-            return None
+        """Why steps are launched from Python; None if all are replayed from CUDA graphs."""
         if self.device == "cpu":
             return "a CPU has no CUDA graphs"
+        kinds = {("train", shape) for shape in self.batches.shapes}
+        if kinds <= set(self.step.recorder.recorded):
+            return None
         return obstacle([self.trial]) or "the recording failed: a warning said why"
 
     def eager_turn(self) -> list[float]:
         """Milliseconds of the parts of each step, launched from Python: three a step."""
-        self.warm_up(1)
+        self.warm_up()
         return laps(self.device, self._parts())
 
     def captured_turn(self) -> list[float]:
         """Milliseconds of each step, replayed."""
-        self.run(1)
+        self._rewind()
+        self.step.train(self.batches.shapes[0])
         self._rewind()
         return laps(self.device, [lambda s=s: self.step.train(s) for s in self.batches.shapes])
 
-    def warm_up(self, turns: int) -> None:
-        """Steps launched from Python."""
-        for _ in range(turns):
-            self._rewind()
-            for action in self._parts():
-                action()
+    def warm_up(self) -> None:
+        """One turn of steps launched from Python."""
+        self._rewind()
+        for action in self._parts():
+            action()
         self._rewind()
 
-    def run(self, steps: int) -> None:
-        """So many steps as they are trained; waits for them."""
-        for number in range(steps):
-            place = number % len(self.batches)
-            if place == 0:
+    def run(self, steps: int) -> Action:
+        """Start so many steps as they are trained, round and round; gives what waits for them."""
+        for _ in range(steps):
+            if self._place == len(self.batches):
                 self._rewind()
-            self.step.train(self.batches.shapes[place])
-        if self.device == "cuda":
-            torch.cuda.synchronize()
+            self.step.train(self.batches.shapes[self._place])
+            self._place += 1
+        if self.device == "cpu":
+            return lambda: None
+        done = torch.cuda.Event()
+        done.record()
+        return done.synchronize
 
     def memory(self) -> dict[str, Any]:
         """Peaks of eager steps and of captured ones (null on a CPU), and bytes kept for backward.
 
         Afterwards the steps are captured, where they can be.
         """
-        self.warm_up(1)
-        on_gpu = self.device == "cuda"
-        return {
+        self.warm_up()
+        found: dict[str, Any] = {
             "kept_for_backward_bytes": self._kept(),
-            "eager": peak(lambda: self.warm_up(1)) if on_gpu else None,
-            "captured": peak(self.capture) if on_gpu else None,
+            "eager": None,
+            "captured": None,
         }
+        if self.device == "cuda":
+            found["eager"] = peak(self.warm_up)
+            captured = peak(self.capture)
+            found["captured"] = captured if self.not_captured is None else None
+        return found
 
     def capture(self) -> None:
         """Have the steps captured, where they can be, and take one turn of them."""
         self.step.prepare(self.batches.shapes)
+        self._rewind()
         self.run(len(self.batches))
 
     def close(self) -> None:
@@ -156,6 +162,7 @@ class Solo:
     def _rewind(self) -> None:
         """Back to the first batch and, long before the schedule ends, to its beginning."""
         self.step.train_feed.line.zero_()
+        self._place = 0
         if self.step.done > STEPS // 2:
             self.step.done = 0
             self.step.optimizer.done.zero_()
