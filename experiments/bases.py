@@ -19,6 +19,16 @@ from torch import nn
 from experiments.errors import BenchError
 
 PACKAGED = "minilm"
+ADDITIVE_MASK = (
+    "bert",
+    "camembert",
+    "distilbert",
+    "electra",
+    "mpnet",
+    "roberta",
+    "xlm-roberta",
+)
+"""Bases that only ever add their attention mask to the scores, in every row and head alike."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,37 @@ def load_model(base: Base, labels: int) -> nn.Module:
         dtype=torch.float32,
         use_safetensors=True,
     )
+    if model.config.model_type == "mpnet":
+        from experiments.mpnet import fuse_attention
+
+        fuse_attention(model)
     return model
+
+
+def takes_additive_mask(model: Any) -> bool:
+    """Whether :func:`additive_mask` may stand for the base's attention mask."""
+    config = model.config
+    known = config.model_type in ADDITIVE_MASK and not getattr(config, "is_decoder", False)
+    return known and config._attn_implementation in ("sdpa", "eager")
+
+
+def additive_mask(mask: torch.Tensor) -> torch.Tensor:
+    """What is added to the scores of attention: 0 for a token, -inf for padding.
+
+    Left to itself, a base reads the mask on the host to see if it can do without one, and turns it
+    into these numbers in every layer.
+
+    Args:
+        mask: (M, T), 0 at padding.
+
+    Returns:
+        (M, 1, 1, T), in autocast's dtype inside it, else fp32.
+    """
+    kind = mask.device.type
+    autocast = torch.is_autocast_enabled(kind)
+    dtype = torch.get_autocast_dtype(kind) if autocast else torch.float32
+    zeros = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return zeros.masked_fill(mask == 0, -torch.inf)[:, None, None, :]
 
 
 @lru_cache(maxsize=8)

@@ -9,8 +9,9 @@ Legend: L lanes; B rows a lane; N rows of a split; S batches of a pass; T tokens
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,8 @@ from torch import Tensor
 
 BUCKET = 32
 """Lengths are rounded up to a multiple of this on a GPU: few shapes, little padding."""
+RARE = 8
+"""Batches of a run that must share a shape for it to be worth a recording."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,20 @@ def plan(
     longest = _by_step(lengths[orders], batch).amax((1, 2)).tolist()
     cuts = [_round_up(tokens, bucket, width) for tokens in longest]
     return Pass(lines, tuple(map(Shape, sizes, cuts)))
+
+
+def merged(passes: Sequence[Pass], rare: int = RARE) -> list[Pass]:
+    """The same passes with lengths that fewer than ``rare`` batches have raised to the next one.
+
+    The longest of all batches with as many rows stays, however rare it is.
+    """
+    uses = Counter(shape for one in passes for shape in one.shapes)
+    raised: dict[Shape, Shape] = {}
+    longest_first = sorted(uses, key=lambda shape: (shape.rows, shape.length or 0), reverse=True)
+    for longer, shape in zip([None, *longest_first], longest_first, strict=False):
+        alone = longer is None or longer.rows != shape.rows
+        raised[shape] = shape if alone or uses[shape] >= rare else raised[longer]
+    return [replace(one, shapes=tuple(raised[shape] for shape in one.shapes)) for one in passes]
 
 
 def epoch_orders(size: int, generators: Sequence[torch.Generator]) -> Tensor:

@@ -115,6 +115,8 @@ def _passes(trials: Sequence[Trial], task: Task, device: torch.device) -> tuple[
     ]
     lanes = len(trials)
     dev = batches.by_length(len(task.dev), task.dev.lengths, lanes)
+    if device.type == "cuda":
+        epochs = batches.merged(epochs)
     return epochs, _plan(task.dev, dev, max(1, EVALUATION_ROWS[device.type] // lanes), device)
 
 

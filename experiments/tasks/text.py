@@ -66,6 +66,7 @@ class TextTask:
         self._data = data
         self._model = bases.load_model(located, data.labels)
         self.heads = bases.heads_of(self._model)
+        self._additive = bases.takes_additive_mask(self._model)
         tokenizer = bases.load_tokenizer(located)
         self.train = encode(data.train, data, tokenizer, max_length)
         self.dev = encode(data.dev, data, tokenizer, max_length)
@@ -100,7 +101,7 @@ class TextTask:
 
     def loss(self, model: nn.Module, batch: Batch, lanes: int) -> Tensor:
         """Cross-entropy, or squared error for regression: the mean of each lane, (L,)."""
-        logits, labels = _logits(model, batch), batch["labels"]
+        logits, labels = self._logits(model, batch), batch["labels"]
         if self._data.labels == 1:
             losses = F.mse_loss(logits.squeeze(-1), labels, reduction="none")
         else:
@@ -109,9 +110,17 @@ class TextTask:
 
     def predict(self, model: nn.Module, batch: Batch, lanes: int) -> Tensor:
         """Classes, or numbers for regression, (L, B)."""
-        logits = _logits(model, batch)
+        logits = self._logits(model, batch)
         best = logits.squeeze(-1) if self._data.labels == 1 else logits.argmax(-1).float()
         return best.view(lanes, -1)
+
+    def _logits(self, model: nn.Module, batch: Batch) -> Tensor:
+        """(M, classes) fp32."""
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        mask = inputs["attention_mask"]
+        if self._additive and mask.is_cuda:  # on a CPU a batch without padding is faster unmasked
+            inputs["attention_mask"] = bases.additive_mask(mask)
+        return model(**inputs).logits.float()
 
     def scores(self, predictions: Tensor) -> Scores:
         """Scores on both halves of the dev set and on all of it, from predictions (N,)."""
@@ -129,12 +138,6 @@ class TextTask:
                 value = METRICS[name](predictions[chosen], labels[chosen])
                 scores[f"{name}{suffix}"] = value
         return scores
-
-
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
-    """(M, classes) fp32."""
-    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    return model(**inputs).logits.float()
 
 
 def halves(data: TextData) -> dict[str, np.ndarray]:

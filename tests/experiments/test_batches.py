@@ -56,3 +56,19 @@ def test_the_dev_set_goes_by_length():
     order = batches.by_length(3, torch.tensor([5, 2, 5]), lanes=2)
     assert order.tolist() == [[1, 0, 2]] * 2
     assert batches.by_length(3, None, lanes=1).tolist() == [[0, 1, 2]]
+
+
+def test_a_rare_length_is_raised_to_the_next():
+    few, many = Shape(4, 32), Shape(4, 64)
+    short = [Shape(3, 32), Shape(3, 96)]
+    passes = [batches.Pass(torch.zeros(3, 4), (few, many, many, *short))] * 2
+    shapes = [one.shapes for one in batches.merged(passes, rare=3)]
+    assert shapes == [(many, many, many, short[1], short[1])] * 2
+    assert [one.shapes for one in batches.merged(passes, rare=2)] == [passes[0].shapes] * 2
+    chain = [batches.Pass(torch.zeros(3, 4), (Shape(4, 32), Shape(4, 64), Shape(4, 96)))]
+    assert batches.merged(chain, rare=2)[0].shapes == (Shape(4, 96),) * 3
+
+
+def test_merging_leaves_rows_of_one_size():
+    one = batches.plan(torch.arange(5).expand(1, -1), 2)
+    assert batches.merged([one])[0].shapes == one.shapes
