@@ -196,6 +196,23 @@ def test_list_shows_cells_collapses_parameters_and_work(trainer, call):
     assert "4 to run" in call("list", "small").stdout
 
 
+def test_list_says_how_wide_the_packs_are(trainer, call):
+    out = call("list", "small", "--limit", "3", "--lanes", "2").stdout
+    assert "packs: 1 of 2 lanes, 1 of 1 lane; a run makes them narrower" in out
+    call("run", "small", "--limit", "3")
+    assert "narrower" not in call("list", "small", "--limit", "3").stdout
+
+
+def test_what_took_longest_in_an_earlier_run_comes_first(trainer, call, store):
+    call("run", "small", "--device", "cpu", "--limit", "2")
+    here = store.load("small")[SMALL.trials[0].id].provenance
+    cost = {"seconds": 1e6, "pack_seconds": 1e6, "lanes": 1, "peak_bytes": None}
+    store.write(fakes.result(SMALL.trials[-1], provenance=here, cost=cost))  # a head
+    call("run", "small", "--device", "cpu", "--lanes", "1")
+    methods = [pack[0].method for pack in trainer.packs[1:]]
+    assert methods == ["head", "lokr", "lokr"]
+
+
 def test_list_works_where_the_data_is_out_of_reach(trainer, call, monkeypatch):
     def rows_of(trial: Trial, data: str | None) -> int:
         raise cli.BenchError("no data here")

@@ -21,7 +21,7 @@ from experiments.outcome import Outcome
 from experiments.plan import Pack, plan
 from experiments.store import Result, Store, StoreError
 from experiments.trial import Trial
-from tests.experiments.fakes import Trainer, layers_of, outcome, rows_of
+from tests.experiments.fakes import Device, Trainer, layers_of, outcome, rows_of
 
 TRIALS = tuple(Trial(task="glue/rte", seed=seed) for seed in range(8))
 CUDA_FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -32,6 +32,9 @@ class Recorder(Silent):
 
     def __init__(self) -> None:
         self.events: list[tuple[str, int]] = []
+
+    def on_plan(self, packs: Sequence[Pack]) -> None:
+        self.events.append(("plan", len(packs)))
 
     def on_start(self, pack: Pack) -> None:
         self.events.append(("start", pack.lanes))
@@ -58,7 +61,7 @@ def store(tmp_path: Path) -> Store:
 def execute(store: Store) -> Callable[..., list[Result]]:
     """Run packs with a trainer; results go to ``store``."""
 
-    def run(train_pack, packs=None, listener=None) -> list[Result]:
+    def run(train_pack, packs=None, listener=None, meter=None) -> list[Result]:
         executor = InProcess(
             train_pack,
             store,
@@ -67,6 +70,7 @@ def execute(store: Store) -> Callable[..., list[Result]]:
             data=None,
             provenance={"commit": "abc", "device": "cpu"},
             listener=listener or Silent(),
+            meter=meter,
         )
         return executor.run(packs_of(TRIALS) if packs is None else packs)
 
@@ -186,6 +190,156 @@ def test_every_trial_ends_with_one_row_whatever_fails(tmp_path_factory, bad, roo
     assert {r.trial for r in results if r.status == "error"} == bad
     assert {r.trial for r in results if r.status == "ok"} == set(TRIALS) - bad
     assert len(store.load("small")) == 8
+
+
+def many(count: int, **fields: object) -> list[Trial]:
+    return [Trial(**{"task": "glue/rte", "seed": seed, **fields}) for seed in range(count)]
+
+
+def run_on(device: Device, packs: Sequence[Pack], store: Store, **options: object) -> list[Result]:
+    """Run packs on a simulated device."""
+    settings = {"study": "small", "device": "cuda", "data": None, "provenance": {}}
+    made = {"listener": Silent(), "meter": device, **settings, **options}
+    with patch.object(memory, "release"):  # slow, and nothing is held
+        return InProcess(device.trainer, store, **made).run(packs)
+
+
+def test_packs_are_as_wide_as_the_measured_memory_allows(store):
+    device = Device(size=100, fixed=20, per_lane=7)
+    results = run_on(device, packs_of(many(40), 32), store)
+    assert len(results) == 40
+    assert device.trainer.sizes == [4, 1, *[10] * 4], "11 fit: two probes, then even packs"
+    assert device.started == 6
+
+
+def test_one_probe_settles_it_where_memory_is_ample(store):
+    device = Device(size=1000, fixed=20, per_lane=7)
+    run_on(device, packs_of(many(40), 32), store)
+    assert device.trainer.sizes == [4, 20, 20]
+
+
+def test_few_lanes_are_not_probed(store):
+    device = Device(size=3, per_lane=1)
+    run_on(device, packs_of(many(4)), store)
+    assert device.trainer.sizes == [4, 2, 2]
+
+
+def test_kin_of_a_measured_kind_is_not_probed_where_there_is_room_to_spare(store):
+    packs = packs_of([*many(8, r=4), *many(8, r=4, decompose_factor=4)])
+    assert len(packs) == 2
+    ample, scarce = Device(size=17), Device(size=15)
+    run_on(ample, packs, store)
+    assert ample.trainer.sizes == [4, 8, 8]
+    run_on(scarce, packs, store)
+    assert scarce.trainer.sizes == [4, 8, 4, 8]
+
+
+def test_the_highest_ranks_are_probed(store):
+    device = Device(size=1000)
+    run_on(device, packs_of([Trial(task="glue/rte", r=r) for r in (9, 8, 7, 6, 5, 4)]), store)
+    assert [trial.r for trial in device.trainer.packs[0]] == [6, 7, 8, 9]
+
+
+def test_a_probe_that_does_not_fit_is_followed_by_a_narrower_one(store):
+    device = Device(size=3, per_lane=1)
+    run_on(device, packs_of(many(8)), store)
+    assert device.trainer.sizes == [4, 1, *[2, 3, 3][::-1]]
+
+
+def test_a_fault_in_a_probe_is_left_to_the_pack_and_its_trials(store, caplog):
+    device = Device(size=100)
+    bad = many(8)[7]
+
+    def before(trials: Sequence[Trial]) -> None:
+        if bad in trials:
+            raise KeyError("lost")
+
+    device.trainer.before = before
+    run_on(device, packs_of(many(8)), store)
+    assert device.trainer.sizes == [4, 1, 8, *[1] * 8]
+    assert statuses(store) == {"ok": 7, "error": 1}
+
+
+def test_what_ends_the_run_ends_it_in_a_probe_too(store):
+    device = Device(size=100)
+    device.trainer.before = lambda trials: (_ for _ in ()).throw(BenchError("no base"))
+    with pytest.raises(BenchError, match="no base"):
+        run_on(device, packs_of(many(8)), store)
+
+
+def test_a_model_that_promised_too_much_is_corrected(store, caplog):
+    # Twice as much as a probe of 4 or 1 lets expect, as if wide packs left gaps.
+    device = Device(size=100, need=lambda lanes: 5 * lanes if lanes <= 4 else 10 * lanes)
+    run_on(device, packs_of(many(64), 32), store)
+    assert device.trainer.sizes[:4] == [4, 1, 16, 8], "16 fit by the model, not in fact"
+    assert "16 lanes do not fit into memory: going on with 8" in caplog.text
+    assert max(device.trainer.sizes[4:]) == 10, "what 8 took shows that 10 fit"
+    assert statuses(store) == {"ok": 64}
+
+
+def test_memory_that_others_take_narrows_the_packs_to_come(store):
+    device = Device(size=40)
+
+    def before(trials: Sequence[Trial]) -> None:
+        fill(trials)
+        if len(device.trainer.packs) == 2:
+            device.size = 8
+
+    fill = device.trainer.before
+    device.trainer.before = before
+    run_on(device, packs_of(many(32), 16), store)
+    assert device.trainer.sizes == [4, 16, 8, 8]
+
+
+def test_results_say_what_their_pack_took(store):
+    device = Device(size=100, fixed=20, per_lane=7)
+    results = run_on(device, packs_of(many(40), 32), store)
+    assert {result.cost["peak_bytes"] for result in results} == {20 + 7 * 10}
+
+
+def test_what_was_not_measured_is_null(execute, store):
+    assert execute(Trainer())[0].cost["peak_bytes"] is None
+    device = Device(size=0)
+    run_on(device, packs_of(TRIALS, 1), store)
+    assert {r.cost["peak_bytes"] for r in store.load("small").values()} == {None}
+    assert statuses(store) == {"out_of_memory": 8}
+
+
+@given(
+    count=st.integers(1, 24),
+    lanes=st.integers(1, 16),
+    size=st.integers(0, 60),
+    fixed=st.integers(0, 20),
+    per_lane=st.integers(1, 8),
+    surprise=st.integers(1, 3),
+)
+def test_any_memory_gives_every_trial_one_row_and_no_failure_twice(
+    tmp_path_factory, count, lanes, size, fixed, per_lane, surprise
+):
+    def need(lanes: int) -> int:
+        return fixed + lanes * per_lane * (1 if lanes <= 4 else surprise)
+
+    device = Device(size, need=need)
+    store = Store(tmp_path_factory.mktemp("results"))
+    store.prepare("small")
+    with patch.object(store, "write"):  # slow, and not the subject
+        results = run_on(device, packs_of(many(count), lanes), store)
+    assert sorted(r.trial.seed for r in results) == list(range(count))
+    fits = need(1) <= size
+    assert {r.status for r in results} == ({"ok"} if fits else {"out_of_memory"})
+    failed = [n for n in device.trainer.sizes if n > 1 and need(n) > size]
+    assert failed == sorted(set(failed), reverse=True), "each failure leads to narrower packs"
+
+
+def test_listeners_hear_of_every_new_plan(execute):
+    recorder = Recorder()
+    execute(fails_above(4, CUDA_FULL), listener=recorder)
+    assert recorder.events == [
+        ("start", 8),
+        ("plan", 1),  # it waits again,
+        ("plan", 2),  # cut to what is known to fit
+        *[("start", 4), ("step", 1), ("end", 4)] * 2,
+    ]
 
 
 def test_a_lane_that_diverged_is_kept_as_it_is(execute, store):

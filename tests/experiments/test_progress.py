@@ -83,6 +83,22 @@ def test_a_failed_pack_is_work_still_to_do(clock):
     assert estimate.seconds_left == 0
 
 
+def test_packs_cut_anew_are_the_work_that_is_left(clock):
+    first, second, third = packs_of("lokr", 3)
+    estimate = Estimate([first, second, third], clock)
+    estimate.start(first)
+    clock.now = 10
+    estimate.end()
+    estimate.start(second)
+    clock.now = 100
+    estimate.step(11, 12)
+    estimate.plan([second, third])  # the second failed, and waits again
+    assert estimate.rows == (first.row_passes, 3 * first.row_passes)
+    assert estimate.seconds_left == pytest.approx(20)
+    estimate.plan([third])
+    assert estimate.rows == (first.row_passes, 2 * first.row_passes)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(2.34, "2.3 s"), (45.2, "45 s"), (600, "10 min"), (9000, "2.5 h")]
 )
@@ -109,6 +125,8 @@ def test_a_live_bar_shows_trials_pack_step_and_loss():
         listener.on_start(packs[0])
         listener.on_step(6, 12, 0.6931)
         on_screen.refresh()
+        listener.on_plan(packs)  # fails again, and waits
+        listener.on_start(packs[0])
         listener.on_pack_end([result(packs[0].trials[0])])
     shown = screen.getvalue()
     for text in ("lokr [bold] 1", "step 6/12", "loss 0.693", "1/2 done", "left"):
@@ -121,6 +139,8 @@ def test_a_pipe_gets_a_line_for_each_finished_pack():
     packs = packs_of("lokr", 2)
     listener, _ = watch(packs, label, console, console)
     assert isinstance(listener, Lines)
+    listener.on_start(packs[0])
+    listener.on_plan(packs)
     listener.on_start(packs[0])
     failed = result(packs[0].trials[0], status="diverged", metrics=None)
     listener.on_pack_end([failed])
