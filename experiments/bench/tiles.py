@@ -102,7 +102,7 @@ def call(program: str, s: Dims, t: Buffers, tile: Tile, per_sm: int) -> Any:
         right = t.w2_b if s.r else t.w2
         args = (t.x, t.w1, right, t.w2_a, t.bias, t.y, t.u, s.n, *s[2:])
         flags = {"BIAS": True, "KEEP_U": tiles.keeps_u(s)}
-        return programs.forward, (p, s.lanes), args, {**flags, **tile}
+        return programs.forward, (p if tile["LOOP"] else count, s.lanes), args, {**flags, **tile}
     width = blocks * s.a * s.c + s.b * max(s.r, s.d) + s.r * s.d
     sums = linear._sums(p, s, width, t.x)
     sizes = (s.n, s.lanes)

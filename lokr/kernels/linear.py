@@ -14,6 +14,7 @@ a lane's tokens.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -121,7 +122,7 @@ def _write_delta(
         )
         return
     tile = tiles.forward(s, x.dtype)
-    p = tiles.programs(s, tile, 1, x.device)
+    p = tiles.programs(s, tile, 1, x.device) if tile["LOOP"] else tiles.count(s, tile)
     programs.forward[(p, s.lanes)](
         *(x, f.w1, _or(f.w2, f.w2_b), _or(f.w2_a, f.w1), _or(bias, x), y, u, s.n, *s[2:]),
         BIAS=bias is not None,
@@ -267,8 +268,14 @@ def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _Factors) -
     if gx.numel():
         torch.bmm(z, f.full.to(x.dtype), out=gx.view(s.lanes, -1, s.d))
     g_w1 = sums.view(p, s.lanes, blocks, -1).sum((0, 2))
-    g_w2 = torch.bmm(z.mT, x.view(s.lanes, -1, s.d))
-    return torch.cat([g_w1, g_w2.flatten(1).float()], 1)
+    return torch.cat([g_w1, _times_in_pieces(s, z, x).flatten(1)], 1)
+
+
+def _times_in_pieces(s: Dims, gz: Tensor, x: Tensor) -> Tensor:
+    """gzᵀ·x of each lane, (L, b, d) fp32: the long sum over tokens in pieces, to fill the GPU."""
+    pieces = math.gcd(16, s.n * s.c) if s.lanes < 16 else 1
+    parts = torch.bmm(gz.view(s.lanes * pieces, -1, s.b).mT, x.view(s.lanes * pieces, -1, s.d))
+    return parts.view(s.lanes, pieces, s.b, s.d).sum(1, dtype=torch.float32)
 
 
 def _sums(p: int, s: Dims, width: int, x: Tensor) -> Tensor:

@@ -7,6 +7,9 @@ A token of x is a (c, d) matrix and a token of y an (a, b) matrix, so a tile of 
 (tokens·c, d) rows: contiguous in memory, and the left operand of a matrix product. ``_mix`` applies
 w1 in registers. Products run in the dtype of x and accumulate in fp32.
 
+Tiles are taken from the last to the first: the matrix product that follows begins with the first,
+and finds it in the cache.
+
 Legend: n tokens of a lane; a, b, c, d, r as in :mod:`lokr.factors`; q stands for r or a block of b;
 P programs a lane that share its tokens out, each keeping its own sums of the factors' gradients
 (added up afterwards in a fixed order: the same result every time).
@@ -139,40 +142,62 @@ def _project_block(
 def forward(
     x, w1, w2, w2_a, bias, y, u, n,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
-    BIAS: tl.constexpr, KEEP_U: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
-    Q: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+    BIAS: tl.constexpr, KEEP_U: tl.constexpr, LOOP: tl.constexpr, BN: tl.constexpr,
+    A: tl.constexpr, C: tl.constexpr, Q: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """y = Δy + bias and, if KEEP_U, u. One program: every P-th tile of a lane's tokens.
+    """y = Δy + bias and, if KEEP_U, u. One program: a tile of a lane's tokens; every P-th if LOOP.
 
     ``w2`` is w2_b (L, r, d); or, if r = 0, a full w2 (L, b, d) of at most Q rows.
     x (L·n, c·d), w1 (L, a, c), w2_a (L, b, r), y (L·n, a·b), u (L·n, a·r).
     """
     first, lane = tl.program_id(0), tl.program_id(1)
     q: tl.constexpr = r if r > 0 else b
-    dtype = x.dtype.element_ty
-    at_q = tl.arange(0, Q)
-    mixer = _load_w1(w1 + lane * a * c, c, a, 1, c, C, A).to(dtype)  # (c, a)
+    mixer = _load_w1(w1 + lane * a * c, c, a, 1, c, C, A).to(x.dtype.element_ty)  # (c, a)
     w2 += lane * q * d
     w2_a += lane * b * r
-    for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
-        rows, ok = _rows(tile, n, c, BN, C)
-        h = _project(x + _start(tile, lane, n, c * d, BN), w2, rows, ok, d, q, BN * C, Q, BD)
-        m = _mix(h.to(dtype), mixer, BN, C, A, Q)  # (BN·A, Q)
-        rows, ok = _rows(tile, n, a, BN, A)
-        out = y + _start(tile, lane, n, a * b, BN)
-        if r > 0:
-            m = m.to(dtype)
-            if KEEP_U:
-                at = _start(tile, lane, n, a * r, BN) + rows[:, None] * r + at_q[None, :]
-                tl.store(u + at, m, mask=_inside(ok, at_q, r, Q))
-            if b <= UNROLLED * BB:
-                for b0 in tl.static_range(0, b, BB):
-                    _expand_block(out, m, w2_a, bias, rows, ok, b0, a, b, r, BIAS, BN * A, A, Q, BB)
-            else:
-                for b0 in range(0, b, BB):
-                    _expand_block(out, m, w2_a, bias, rows, ok, b0, a, b, r, BIAS, BN * A, A, Q, BB)
+    count = tl.cdiv(n, BN)
+    if LOOP:
+        for turn in range(first, count, tl.num_programs(0)):
+            _forward_tile(
+                count - 1 - turn, lane, x, mixer, w2, w2_a, bias, y, u, n, a, b, c, d, r,
+                BIAS, KEEP_U, BN, A, C, Q, BB, BD,
+            )  # fmt: skip
+    else:
+        _forward_tile(
+            count - 1 - first, lane, x, mixer, w2, w2_a, bias, y, u, n, a, b, c, d, r,
+            BIAS, KEEP_U, BN, A, C, Q, BB, BD,
+        )  # fmt: skip
+
+
+@triton.jit
+def _forward_tile(
+    tile, lane, x, mixer, w2, w2_a, bias, y, u, n,
+    a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
+    BIAS: tl.constexpr, KEEP_U: tl.constexpr, BN: tl.constexpr,
+    A: tl.constexpr, C: tl.constexpr, Q: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """``forward`` for one tile, with the factors of its lane."""
+    q: tl.constexpr = r if r > 0 else b
+    dtype = x.dtype.element_ty
+    at_q = tl.arange(0, Q)
+    rows, ok = _rows(tile, n, c, BN, C)
+    h = _project(x + _start(tile, lane, n, c * d, BN), w2, rows, ok, d, q, BN * C, Q, BD)
+    m = _mix(h.to(dtype), mixer, BN, C, A, Q)  # (BN·A, Q)
+    rows, ok = _rows(tile, n, a, BN, A)
+    y += _start(tile, lane, n, a * b, BN)
+    if r > 0:
+        m = m.to(dtype)
+        if KEEP_U:
+            at = _start(tile, lane, n, a * r, BN) + rows[:, None] * r + at_q[None, :]
+            tl.store(u + at, m, mask=_inside(ok, at_q, r, Q))
+        if b <= UNROLLED * BB:
+            for b0 in tl.static_range(0, b, BB):
+                _expand_block(y, m, w2_a, bias, rows, ok, b0, a, b, r, BIAS, BN * A, A, Q, BB)
         else:
-            _store_y(out, m, bias, rows, ok, at_q, a, b, BIAS, BN * A, A, Q)
+            for b0 in range(0, b, BB):
+                _expand_block(y, m, w2_a, bias, rows, ok, b0, a, b, r, BIAS, BN * A, A, Q, BB)
+    else:
+        _store_y(y, m, bias, rows, ok, at_q, a, b, BIAS, BN * A, A, Q)
 
 
 @triton.jit
@@ -219,7 +244,9 @@ def backward_out(
     right = _load(w2_a + lane * b * r, at_b, at_r, r, 1, b, r).to(dtype)  # (b, r)
     total = tl.zeros((BB, R), tl.float32)
     gu += block.to(tl.int64) * size
-    for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
+    count = tl.cdiv(n, BN)
+    for turn in range(first, count, tl.num_programs(0)):
+        tile = count - 1 - turn
         rows, ok = _rows(tile, n, a, BN, A)
         at = rows[:, None] * b + at_b[None, :]
         inside = _inside(ok, at_b, b, BB)
@@ -259,7 +286,9 @@ def backward_in(
     total_b = tl.zeros((BD, R), tl.float32)
     WIDE: tl.constexpr = 16 if A < 16 else A
     total_1 = tl.zeros((WIDE, C), tl.float32)
-    for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
+    count = tl.cdiv(n, BN)
+    for turn in range(first, count, tl.num_programs(0)):
+        tile = count - 1 - turn
         rows, ok = _rows(tile, n, a, BN, A)
         narrow = _inside(ok, at_r, r, R)
         at = rows[:, None] * r + at_r[None, :]
@@ -325,7 +354,9 @@ def backward_low_rank(
     total_b = tl.zeros((BD, R), tl.float32)
     WIDE: tl.constexpr = 16 if A < 16 else A
     total_1 = tl.zeros((WIDE, C), tl.float32)
-    for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
+    count = tl.cdiv(n, BN)
+    for turn in range(first, count, tl.num_programs(0)):
+        tile = count - 1 - turn
         rows, ok = _rows(tile, n, c, BN, C)
         at_x = _start(tile, lane, n, c * d, BN) + rows[:, None] * d + at_d[None, :]
         inside_x = _inside(ok, at_d, d, BD)
@@ -375,7 +406,9 @@ def backward_full(
     total_2 = tl.zeros((BB, BD), tl.float32)
     WIDE: tl.constexpr = 16 if A < 16 else A
     total_1 = tl.zeros((WIDE, C), tl.float32)
-    for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
+    count = tl.cdiv(n, BN)
+    for turn in range(first, count, tl.num_programs(0)):
+        tile = count - 1 - turn
         rows, ok = _rows(tile, n, a, BN, A)
         at = _start(tile, lane, n, a * b, BN) + rows[:, None] * b + at_b[None, :]
         g = tl.load(gy + at, mask=_inside(ok, at_b, b, BB), other=0.0)  # (BN·A, BB)
@@ -408,7 +441,8 @@ def mix(
 
     One program: BN tokens of one lane, BB of the b columns. z (L·n, c·b), y (L·n, a·b).
     """
-    tile, at_b, lane = tl.program_id(0), tl.program_id(1) * BB + tl.arange(0, BB), tl.program_id(2)
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)
+    at_b, lane = tl.program_id(1) * BB + tl.arange(0, BB), tl.program_id(2)
     dtype = z.dtype.element_ty
     rows, ok = _rows(tile, n, c, BN, C)
     at = _start(tile, lane, n, c * b, BN) + rows[:, None] * b + at_b[None, :]
@@ -437,7 +471,9 @@ def mix_backward(
     mixer = _load_w1(w1 + lane * a * c, a, c, c, 1, A, C).to(dtype)  # (a, c)
     WIDE: tl.constexpr = 16 if A < 16 else A
     total = tl.zeros((WIDE, C), tl.float32)
-    for tile in range(first, tl.cdiv(n, BN), tl.num_programs(0)):
+    count = tl.cdiv(n, BN)
+    for turn in range(first, count, tl.num_programs(0)):
+        tile = count - 1 - turn
         rows, ok = _rows(tile, n, a, BN, A)
         at = _start(tile, lane, n, a * b, BN) + rows[:, None] * b + at_b[None, :]
         g = tl.load(gy + at, mask=_inside(ok, at_b, b, BB), other=0.0)  # (BN·A, BB)

@@ -60,15 +60,18 @@ def programs(s: Dims, tile: Tile, blocks: int, device: torch.device) -> int:
 
 def forward(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.forward``."""
-    bd = _at_most(128 if s.d <= 128 else 64, s.d)
+    narrow = s.d <= 32
+    masked = 64 < s.d <= 128
+    rows = (256 if s.a > 32 else 128) if narrow else 64 if masked else 128
     return {
-        "BN": _tokens(s, dtype, 64 if bd == 128 else 128),
+        "LOOP": not masked,
+        "BN": _tokens(s, dtype, rows),
         "A": _power(s.a),
         "C": _power(s.c),
         "Q": _power(s.r or s.b, 16),
         "BB": _at_most(128, s.b),
-        "BD": bd,
-        "num_warps": 4,
+        "BD": 128 if masked else _at_most(64, s.d),
+        "num_warps": 8 if narrow and s.a <= 32 else 4,
         "num_stages": 3,
     }
 
