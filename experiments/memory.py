@@ -26,7 +26,6 @@ import gc
 import math
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -158,7 +157,8 @@ class CudaMeter:
         self._cuda.reset_peak_memory_stats(self._device)
 
     def peak(self) -> int:
-        """The most that torch had reserved since the start."""
+        """The most that torch had reserved since the start; waits for the device."""
+        self._cuda.synchronize(self._device)
         return self._cuda.max_memory_reserved(self._device)
 
 
@@ -182,11 +182,14 @@ def probe(
     """
 
     def stop(done: int, total: int, loss: float) -> None:
-        raise _Enough
+        # Asked for here, since that waits: no recording may be dropped while it is being replayed.
+        raise _Enough(meter.peak())
 
     meter.start()
-    with suppress(_Enough):
+    try:
         train_pack(trials, device=device, data=data, on_step=stop)
+    except _Enough as enough:
+        return enough.peak
     return meter.peak()
 
 
@@ -200,6 +203,10 @@ def release() -> None:
 
 class _Enough(BaseException):
     """Ends a probe; like Ctrl-C it is no failure, so that nothing takes it for one."""
+
+    def __init__(self, peak: int | None) -> None:
+        super().__init__()
+        self.peak = peak
 
 
 def _regrown(budget: int | None, then: int | None) -> bool:

@@ -160,6 +160,9 @@ class Allocator:
     def max_memory_reserved(self, device: torch.device) -> int:
         return self.peak
 
+    def synchronize(self, device: torch.device) -> None:
+        self.calls.append("synchronize")
+
     def reset_peak_memory_stats(self, device: torch.device) -> None:
         self.calls.append("reset")
 
@@ -186,6 +189,7 @@ def test_a_measurement_begins_with_an_empty_cache(cuda):
     meter.start()
     assert cuda.calls == ["init", "empty_cache", "reset"]
     assert meter.peak() == 55
+    assert cuda.calls[3:] == ["synchronize"], "nothing runs when a probe drops its pack"
 
 
 def test_torch_has_the_counters_that_the_meter_asks():
@@ -212,17 +216,24 @@ def test_a_cpus_meter_and_model_need_no_torch():
     assert done.stdout.strip() == "False", done.stderr
 
 
-def test_a_probe_ends_at_the_first_look_and_gives_the_peak(monkeypatch):
-    looks: list[int] = []
+def test_a_probe_ends_at_the_first_look_and_gives_the_peak():
+    looks: list[object] = []
 
     def train_pack(trials, *, device, data, on_step):
-        for done in range(1, 9):
-            looks.append(done)
-            on_step(done, 8, 0.5)
+        try:
+            for done in range(1, 9):
+                looks.append(done)
+                on_step(done, 8, 0.5)
+        finally:
+            looks.append("dropped")
 
-    meter = SimpleNamespace(start=lambda: looks.append(0), peak=lambda: 7)
+    def peak() -> int:
+        looks.append("peak")
+        return 7
+
+    meter = SimpleNamespace(start=lambda: looks.append("start"), peak=peak)
     assert probe(train_pack, TRIALS, meter, device="cpu", data=None) == 7
-    assert looks == [0, 1]
+    assert looks == ["start", 1, "peak", "dropped"]
 
 
 def test_nothing_in_the_loop_mistakes_the_end_of_a_probe_for_a_failure():
