@@ -145,7 +145,7 @@ class _Run:
     def _announce(self, left: Cells, there: dict[str, Any]) -> None:
         known = f"; {len(there)} measured before, --again measures them anew" if there else ""
         self.out.print(
-            f"{self.study.name}: {len(left)} cells to measure on {self.records.hardware}{known}",
+            f"{self.study.name}: cells to measure on {self.records.hardware}: {len(left)}{known}",
             highlight=False,
         )
         if self.device is Device.CPU and left:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.batches import BUCKET, Pass, epoch_orders, plan
+from experiments.batches import BUCKET, Pass, epoch_orders, merged, plan
 from experiments.cost.clock import Action, laps
 from experiments.cost.kept import bytes_for_backward, peak
 from experiments.methods import attach, generator_of
@@ -169,13 +169,19 @@ class Solo:
 
 
 def first_batches(trial: Trial, task: Task, device: str, steps: int) -> Pass:
-    """The first full batches of the trial's first epoch, cut to the lengths that training cuts to.
+    """The first full batches of the trial's first epoch, cut to the lengths that training cuts to
+    (which on a GPU depend on all epochs).
 
     Where the task has less than one full batch, that one.
     """
-    bucket = BUCKET if device == "cuda" else 1
-    orders = epoch_orders(task.train_size, [generator_of(trial, "order")])
-    epoch = plan(orders, trial.batch_size, task.train.lengths, bucket, task.train.width or 0)
+    on_gpu = device == "cuda"
+    generators = [generator_of(trial, "order")]
+    shape = (task.train.lengths, BUCKET if on_gpu else 1, task.train.width or 0)
+    epochs = [
+        plan(epoch_orders(task.train_size, generators), trial.batch_size, *shape)
+        for _ in range(trial.epochs)
+    ]
+    epoch = (merged(epochs) if on_gpu else epochs)[0]
     full = [shape for shape in epoch.shapes if shape.rows == epoch.shapes[0].rows][:steps]
     return Pass(epoch.rows[: len(full)], tuple(full))
 

@@ -14,12 +14,14 @@ NONE = "-"
 
 def show(console: Console, records: Sequence[dict[str, Any]]) -> None:
     """Print both tables, a row a cell."""
-    training = _table("cell", "ms a step", "p95", "x frozen", "fwd", "bwd", "opt", "examples/s")
+    training = _table("cell", "ms", "p95", "x base", "quartiles", "fwd", "bwd", "opt", "rows/s")
     for record in records:
         training.add_row(record["cell"], *_training(record))
     console.print(training)
     console.print()
-    memory = _table("cell", "peak MiB", "kept MiB", "J/1000", "trainable", "KiB", "ms", "merged")
+    memory = _table(
+        "cell", "peak MiB", "kept MiB", "J/1000", "trainable", "KiB", "answer", "merged"
+    )
     for record in records:
         memory.add_row(record["cell"], *_keeping(record))
     console.print(memory)
@@ -32,10 +34,11 @@ def _training(record: dict[str, Any]) -> list[str]:
     ratio = best["to_frozen"]
     parts = step["eager"]["parts"]
     return [
-        f"{best['p50_ms']:.3f}",
-        f"{best['p95_ms']:.3f}",
-        f"{ratio['median']:.2f} ({ratio['q25']:.2f}-{ratio['q75']:.2f})",
-        *(f"{parts[name]['p50_ms']:.2f}" for name in ("forward", "backward", "optimizer")),
+        _ms(best["p50_ms"]),
+        _ms(best["p95_ms"]),
+        f"{ratio['median']:.2f}",
+        f"{ratio['q25']:.2f}-{ratio['q75']:.2f}",
+        *(_ms(parts[name]["p50_ms"]) for name in ("forward", "backward", "optimizer")),
         f"{best['examples_per_second']:,.0f}",
     ]
 
@@ -52,9 +55,15 @@ def _keeping(record: dict[str, Any]) -> list[str]:
         NONE if joules is None else f"{joules:.2f}",
         f"{record['parameters']['trainable']:,}",
         f"{file / KIB:,.1f}",
-        f"{single['adapted']['p50_ms']:.2f}",
-        NONE if merged is None else f"{merged['p50_ms']:.2f}",
+        _ms(single["adapted"]["p50_ms"]),
+        NONE if merged is None else _ms(merged["p50_ms"]),
     ]
+
+
+def _ms(value: float) -> str:
+    """Three digits or so."""
+    digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f}"
 
 
 def _legend(records: Sequence[dict[str, Any]]) -> str:
@@ -64,11 +73,11 @@ def _legend(records: Sequence[dict[str, Any]]) -> str:
     if any(captured) and not all(captured):
         how = "replayed from a CUDA graph where it could be captured"
     lines = [
-        f"ms a step: one trial alone, {how}; x frozen: to the frozen base's own step, in turns "
-        "(quartiles).",
-        "fwd, bwd, opt: ms of the parts of an eager step, launches included.",
-        "J/1000: joules for 1000 examples; KiB: adapter's file (the head's where there is none); "
-        "ms, merged: one answer.",
+        f"ms: a step of one trial alone, {how}",
+        "x base: to a step of the frozen base, in turns; quartiles of the rounds",
+        "fwd, bwd, opt: ms of an eager step's parts, launches included",
+        "kept: for backward; J/1000: joules for 1000 rows; KiB: the adapter's file, or the head's",
+        "answer, merged: ms for one row, adapter apart and in the weights",
     ]
     reasons = dict.fromkeys(r["energy"]["reason"] for r in records if r["energy"]["reason"])
     return "\n".join([*lines, *(f"no energy: {reason}" for reason in reasons)])
