@@ -49,14 +49,24 @@ class CudaGraph:
         try:
             operations()
         except BaseException:
-            with suppress(RuntimeError):  # a consequence, which must not hide its cause
-                self._graph.capture_end()
+            self._abandon()
             raise
         self._graph.capture_end()
 
     def replay(self) -> None:
         """Launch the graph on the current stream."""
         self._graph.replay()
+
+    def _abandon(self) -> None:
+        """End a recording that failed; what this raises must not hide the cause."""
+        try:
+            self._graph.capture_end()
+        except RuntimeError:
+            # torch then leaves its allocator in the state of a recording, the pool never freed.
+            device = torch.cuda.current_device()
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(device, self._pool)
+                torch._C._cuda_releasePool(device, self._pool)
 
 
 class Recorder:
