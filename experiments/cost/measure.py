@@ -15,7 +15,7 @@ from torch import Tensor
 from experiments import tasks
 from experiments.cost import clock, energy, files, nvml
 from experiments.cost.inference import MERGED, latency
-from experiments.cost.solo import PARTS, Solo, frozen
+from experiments.cost.solo import PARTS, Solo
 from experiments.errors import BenchError
 from experiments.step import autocast, own_stream
 from experiments.tasks.base import Batch, Task
@@ -93,7 +93,7 @@ def _measure(
     base_memory = _base_memory(trial, task, device, settings)
     solo = Solo(trial, task, device, settings.steps)
     memory = solo.memory()  # while nothing else is there
-    base = Solo(frozen(trial), task, device, settings.steps, frozen=True)
+    base = Solo.frozen_base(trial, task, device, settings.steps)
     base.capture()
     try:
         step, base_step = _steps(solo, base, settings.rounds)
@@ -113,7 +113,7 @@ def _measure(
 
 
 def _base_memory(trial: Trial, task: Task, device: str, settings: Settings) -> dict[str, Any]:
-    base = Solo(frozen(trial), task, device, settings.steps, frozen=True)
+    base = Solo.frozen_base(trial, task, device, settings.steps)
     try:
         return base.memory()
     finally:

@@ -1,8 +1,9 @@
 """One trial alone, with its real batches: the step as it is trained, and the frozen base's own.
 
 The frozen base is measured as a trial of the method ``head`` whose gradient runs back through all
-of the base: forward and backward of the base, and next to nothing else. No adapter can cost less
-that reaches the first layer; ``head`` itself can, since its backward pass ends at the head.
+of the base: forward and backward of the base, and next to nothing else. An adapter that reaches
+down to the first layer needs as much, but for that layer's gradient of its own input; ``head``
+itself needs far less, since its backward pass ends at the head.
 """
 
 from __future__ import annotations
@@ -34,23 +35,25 @@ class Solo:
         task: its task, loaded.
         device: ``"cpu"`` or ``"cuda"``; the current stream is used.
         steps: batches of a turn, the first of the trial's first epoch; fewer if it has fewer.
-        frozen: let the gradient through to the embeddings of the base.
     """
 
-    def __init__(
-        self, trial: Trial, task: Task, device: str, steps: int, frozen: bool = False
-    ) -> None:
+    def __init__(self, trial: Trial, task: Task, device: str, steps: int) -> None:
         self.trial = trial
         self.task = task
         self.device = device
         self.adapted = attach([trial], task)
         self.model = self.adapted.model.to(device)
-        if frozen:
-            _open_embeddings(self.model)
         self.batches = first_batches(trial, task, device, steps)
         self.step = PackStep(task, self.adapted, [trial], torch.device(device), steps=STEPS)
         self.step.train_feed.load(self.batches)
         self._place = 0  # of the next batch of `run`
+
+    @classmethod
+    def frozen_base(cls, trial: Trial, task: Task, device: str, steps: int) -> Solo:
+        """The frozen base of a trial, at the trial's batches."""
+        base = cls(replace(trial, method="head"), task, device, steps)
+        _open_embeddings(base.model)
+        return base
 
     @property
     def examples(self) -> int:
@@ -60,10 +63,8 @@ class Solo:
     @property
     def tokens(self) -> int | None:
         """Tokens of all batches of a turn, padding left out; None where rows have no length."""
-        lengths = self.task.train.lengths
-        return (
-            None if lengths is None else int(lengths[self.batches.rows[:, : self.examples]].sum())
-        )
+        lengths, rows = self.task.train.lengths, self.batches.rows[:, : self.examples]
+        return None if lengths is None else int(lengths[rows].sum())
 
     @property
     def not_captured(self) -> str | None:
@@ -184,11 +185,6 @@ def first_batches(trial: Trial, task: Task, device: str, steps: int) -> Pass:
     epoch = (merged(epochs) if on_gpu else epochs)[0]
     full = [shape for shape in epoch.shapes if shape.rows == epoch.shapes[0].rows][:steps]
     return Pass(epoch.rows[: len(full)], tuple(full))
-
-
-def frozen(trial: Trial) -> Trial:
-    """The trial that stands for the frozen base of another."""
-    return replace(trial, method="head")
 
 
 def _open_embeddings(model: Any) -> None:

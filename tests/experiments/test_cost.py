@@ -109,7 +109,7 @@ def test_a_task_of_less_than_a_batch_is_one_batch(trial: MakeTrial, glue: str):
 def test_the_frozen_base_is_walked_back_and_stays_as_it_is(trial: MakeTrial, glue: str):
     one = trial(method="head")
     task = tasks.load(one, glue)
-    head, base = (solo.Solo(one, task, "cpu", 2, frozen=frozen) for frozen in (False, True))
+    head, base = (make(one, task, "cpu", 2) for make in (solo.Solo, solo.Solo.frozen_base))
     assert base.memory()["kept_for_backward_bytes"] > 10 * head.memory()["kept_for_backward_bytes"]
     base.warm_up()
     pretrained = dict(task.model().named_parameters())

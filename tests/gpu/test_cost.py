@@ -35,7 +35,7 @@ def test_every_method_is_captured_and_measured(
     assert step["not_captured"] is None
     assert step["captured"]["samples"] == step["eager"]["samples"] == 12
     assert step["captured"]["to_frozen"]["rounds"] == 3
-    assert set(measured["batch"]["lengths"]) <= {32, 64, 96, 128}
+    assert max(measured["batch"]["lengths"]) <= 128
     for peak in (memory["eager"], memory["captured"], measured["frozen"]["memory"]["eager"]):
         assert 0 < peak["allocated_bytes"] <= peak["reserved_bytes"]
     assert memory["eager"]["allocated_bytes"] > memory["kept_for_backward_bytes"] > 0
