@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from experiments import batches, tasks, train
 from experiments.batches import Shape
@@ -15,6 +16,7 @@ from experiments.graphs import Recorder
 from experiments.methods import attach, generator_of
 from experiments.optimizer import share_of_peak
 from experiments.step import PackStep, unchanged
+from experiments.tasks import text
 
 CPU = torch.device("cpu")
 
@@ -58,6 +60,19 @@ def load(step, trials) -> tuple[list[Shape], batches.Pass]:
     step.train_feed.load(epochs[0])
     step.dev_feed.load(dev)
     return list(epochs[0].shapes), dev
+
+
+class NoQuestions(TorchDispatchMode):
+    """Refuses what asks a tensor for its values, which on a GPU waits for the device."""
+
+    asking = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "unique")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.__name__.split(".")[0]
+        indices = args[1] if name.startswith("index") and isinstance(args[1], list) else ()
+        masked = any(index is not None and index.dtype == torch.bool for index in indices)
+        assert not (masked or name.startswith(self.asking)), f"{name} waits for the device"
+        return func(*args, **(kwargs or {}))
 
 
 def plain_losses(trial, glue) -> list[float]:
@@ -183,6 +198,26 @@ def test_what_an_interrupted_step_left_is_dropped(trial, glue):
         step.train(shapes[0])
         step.train(shapes[1])
     assert torch.equal(plain.losses[:2], interrupted.losses[:2])
+
+
+@pytest.mark.parametrize("method", ["lokr", "head", "lora", "full"])
+def test_a_step_asks_the_device_nothing(method, trial, glue, monkeypatch):
+    dropouts = {"rank_dropout": 0.2, "module_dropout": 0.2} if method == "lokr" else {}
+    trials = [trial(method=method, precision="bf16", **dropouts)]
+    monkeypatch.setattr(text, "READ_ON_HOST", ())
+    step = pack_step(trials, glue)
+    shapes, dev = load(step, trials)
+    with NoQuestions():
+        step.train(shapes[0])
+        step.predict(dev.shapes[0])
+    assert step.losses[0].isfinite().all()
+
+
+def test_questions_are_noticed():
+    with NoQuestions(), pytest.raises(AssertionError, match="_local_scalar_dense waits"):
+        torch.ones(1).item()
+    with NoQuestions(), pytest.raises(AssertionError, match="index waits"):
+        torch.ones(2)[torch.tensor([True, False])]
 
 
 def test_no_step_after_the_last(trial, glue):
