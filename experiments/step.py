@@ -273,10 +273,12 @@ def lighten(model: nn.Module, precision: str) -> nn.Module:
 
 def compile_layers(model: nn.Module) -> None:
     """Have ``torch.compile`` on each layer of a stack of alike ones, compiled once for all."""
+    # A shape of batches each, for training and evaluation: torch's own limit of 8 is soon reached.
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
     for stack in model.modules():
-        if isinstance(stack, nn.ModuleList) and len({type(layer) for layer in stack}) == 1:
-            for layer in stack:
-                layer.compile(dynamic=False)
+        alike = isinstance(stack, nn.ModuleList) and len({type(layer) for layer in stack}) == 1
+        for layer in stack.children() if alike else ():
+            layer.compile(dynamic=False)
 
 
 def _largest(shapes: Iterable[Shape]) -> list[Shape]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.models.bert.modeling_bert import BertLayer
 
 from experiments import batches, tasks, train
 from experiments.batches import Shape
@@ -71,7 +72,8 @@ class NoQuestions(TorchDispatchMode):
         name = func.__name__.split(".")[0]
         indices = args[1] if name.startswith("index") and isinstance(args[1], list) else ()
         masked = any(index is not None and index.dtype == torch.bool for index in indices)
-        assert not (masked or name.startswith(self.asking)), f"{name} waits for the device"
+        asks = masked or name.startswith(self.asking)
+        assert not asks, f"{name} waits for the device"
         return func(*args, **(kwargs or {}))
 
 
@@ -235,6 +237,17 @@ def test_a_pass_of_another_size_is_refused(trial, glue):
     load(step, trials)
     with pytest.raises(ValueError, match="row numbers of a pass"):
         step.train_feed.load(batches.plan(torch.arange(8).expand(1, -1), 4))
+
+
+def test_the_repeated_layers_are_compiled_and_nothing_else(trial, glue, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda layer, **options: compiled.append((type(layer), options))
+    )
+    train.train_pack([trial(epochs=1)], data=glue, compile=True)
+    assert compiled == [(BertLayer, {"dynamic": False})] * 2
+    train.train_pack([trial(epochs=1)], data=glue)
+    assert len(compiled) == 2
 
 
 def test_capture_needs_a_gpu(trial, glue):
