@@ -2,55 +2,146 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from experiments.bench import page as pages
-from experiments.bench.record import Record, Recorder, provenance
-from experiments.command import Device, DeviceName, explained, place
+from experiments.bench.record import Recorder, provenance
+from experiments.command import Data, Device, DeviceName, Sets, explained, place
+
+if TYPE_CHECKING:
+    from experiments.bench.sweep import Sweep
 
 CPU_THREADS = 2
+
+
+class Part(StrEnum):
+    """A part of the sweep comparison."""
+
+    PACKED = "packed"
+    TRAINER = "trainer"
+    UNPACKED = "unpacked"
+    CAPTURED = "captured"
+    FLOOR = "floor"
+
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
     help="""Compare this LoKr with PEFT, LyCORIS and the frozen base.
 
-`layer`, `step` and `sweep` measure one comparison each, save it in RESULTS/bench as they go, and
-bring the page RESULTS/bench/README.md up to date. `all` is the three in a row. What one run
-measured is kept when another measures the rest on the same GPU. On a CPU each runs a small
-version, in a file of its own.""",
+`layer`, `step` and `sweep` measure one comparison each, save it piece by piece in RESULTS/bench,
+and bring the page RESULTS/bench/README.md up to date. `all` does the three in a row. A piece that
+is measured again replaces itself alone, so a comparison may be measured in several runs on the same
+GPU. On a CPU each is a small version, in a file of its own.""",
 )
 
 Results = Annotated[Path, typer.Option(help="Folder of the results: RESULTS/bench/.")]
+Only = Annotated[str, typer.Option(help="Only the rows whose name has this in it.")]
+Rounds = Annotated[
+    int | None,
+    typer.Option(min=1, help="Samples of each contender.", show_default="25, on a CPU 9"),
+]
+Lanes = Annotated[
+    int | None, typer.Option(min=1, help="Widest pack.", show_default="what `run` chooses")
+]
+Trials = Annotated[
+    int, typer.Option(min=1, help="Trials that `trainer` and `unpacked` train, a random sample.")
+]
+CapturedTrials = Annotated[
+    int | None, typer.Option(min=1, help="Trials that `captured` trains.", show_default="all")
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, help="Only the first trials of the study.", show_default="all, on a CPU 4"),
+]
 
 
 @app.command()
 def layer(
     device: DeviceName = Device.AUTO,
     results: Results = Path("results"),
-    only: Annotated[
-        str, typer.Option(help="Only layers whose name has this in it, such as `3072x3072`.")
-    ] = "",
-    rounds: Annotated[
-        int | None,
-        typer.Option(min=1, help="Samples of each contender.", show_default="25, on a CPU 9"),
-    ] = None,
+    only: Only = "",
+    rounds: Rounds = None,
 ) -> None:
     """Time forward and backward of one layer: frozen, PEFT, LyCORIS, ours.
 
-    Exit status 1 if one of ours did not run, or is not exact.
+    Every LoKr's output and gradients are checked first. Exit status 1 if one of ours did not run,
+    or is not exact.
     """
     with explained():
-        recorder = _recorder("layer", device, results)
-        with _shown(recorder, results):
-            failed = _layer(recorder, only, rounds)
-        raise typer.Exit(1 if failed else 0)
+        raise typer.Exit(_layer(device, results, only, rounds))
+
+
+@app.command()
+def step(
+    device: DeviceName = Device.AUTO, results: Results = Path("results"), only: Only = ""
+) -> None:
+    """Time one training step of one trial, and its peak memory, at the size of RoBERTa-base.
+
+    Each contender runs in a process of its own. Exit status 1 if one of ours did not run.
+    """
+    with explained():
+        raise typer.Exit(_step(device, results, only))
+
+
+@app.command()
+def sweep(
+    parts: Annotated[
+        list[Part] | None, typer.Argument(help="Parts to measure.", show_default="all")
+    ] = None,
+    device: DeviceName = Device.AUTO,
+    results: Results = Path("results"),
+    data: Data = None,
+    sets: Sets = None,
+    lanes: Lanes = None,
+    trials: Trials = 3,
+    captured_trials: CapturedTrials = None,
+    limit: Limit = None,
+) -> None:
+    """Time the study `bench-sweep`, 64 LoKr trials, from start to last result.
+
+    `packed`: as `experiments run` trains it, into an empty folder. `trainer`: a sample of the
+    trials one after another, PEFT's LoKr in transformers' Trainer. `unpacked` and `captured`:
+    PEFT's LoKr in our own loop, without and with a CUDA graph. `floor`: the packed step beside the
+    frozen base's forward and backward pass. Another base: `--set base=FOLDER`.
+    """
+    with explained():
+        from experiments.bench.sweep import Sweep
+
+        what = Sweep(
+            device=place(device),
+            data=None if data is None else str(data),
+            sets=tuple(sets or ()),
+            limit=limit,
+            lanes=lanes,
+            sample=trials,
+            captured=captured_trials,
+        )
+        _sweep(results, what, parts)
+
+
+@app.command("all")
+def all_(
+    device: DeviceName = Device.AUTO,
+    results: Results = Path("results"),
+    data: Data = None,
+    sets: Sets = None,
+) -> None:
+    """Measure the three comparisons, one after the other."""
+    with explained():
+        from experiments.bench.sweep import Sweep
+
+        failed = [_layer(device, results, "", None), _step(device, results, "")]
+        folder = None if data is None else str(data)
+        _sweep(results, Sweep(device=place(device), data=folder, sets=tuple(sets or ())), None)
+        raise typer.Exit(max(failed))
 
 
 @app.command()
@@ -60,51 +151,51 @@ def page(results: Results = Path("results")) -> None:
         Console().print(f"Page: {pages.refresh(results)}", highlight=False, soft_wrap=True)
 
 
-def _recorder(comparison: str, device: Device, results: Path) -> Recorder:
-    """Where a comparison's pieces go; says on which machine they are measured."""
+def _layer(device: Device, results: Path, only: str, rounds: int | None) -> int:
+    """The exit status."""
+    with _recorded("layer", device, results) as recorder:
+        from experiments.bench import runs
+
+        return _said(runs.layer(recorder, only, rounds))
+
+
+def _step(device: Device, results: Path, only: str) -> int:
+    """The exit status."""
+    with _recorded("step", device, results) as recorder:
+        from experiments.bench import runs
+
+        return _said(runs.step(recorder, only))
+
+
+def _sweep(results: Path, what: Sweep, parts: Sequence[Part] | None) -> None:
+    with _recorded("sweep", Device(what.device), results) as recorder:
+        from experiments.bench import runs
+
+        runs.sweep(recorder, what, parts)
+
+
+@contextmanager
+def _recorded(comparison: str, device: Device, results: Path) -> Iterator[Recorder]:
+    """Where pieces go; at the end, also after Ctrl-C, they are shown and are on the page."""
     import torch
 
     where = place(device)
     if where is Device.CPU:
         torch.set_num_threads(CPU_THREADS)
     recorder = Recorder(results, comparison, provenance(where))
+    console = Console()
     small = f", small version, {torch.get_num_threads()} threads" if recorder.record.small else ""
-    Console().print(f"{comparison}: on {recorder.record.hardware}{small}", highlight=False)
-    return recorder
-
-
-def _layer(recorder: Recorder, only: str, rounds: int | None) -> list[str]:
-    """Measure the layers, one piece each; what of ours failed."""
-    from experiments.bench import layer_report, shapes
-    from experiments.bench.layer import measure, release
-    from experiments.errors import BenchError
-
-    device = recorder.run["device"]
-    chosen = shapes.cases(device, only)
-    if not chosen:
-        known = ", ".join(case.name for case in shapes.cases(device))
-        raise BenchError(f"--only {only!r}: no layer has this in its name; there are {known}")
-    failed: list[str] = []
-    for number, case in enumerate(chosen, 1):
-        print(f"[{number}/{len(chosen)}] {case.name}", flush=True)
-        measured = measure(case, device, rounds)
-        release()
-        recorder.put(case.name, measured)
-        one = Record("layer", recorder.record.small, None, pieces={case.name: measured})
-        failed += layer_report.failures(one)
-    for line in failed:
-        print(f"ours failed: {line}")
-    return failed
-
-
-@contextmanager
-def _shown(recorder: Recorder, results: Path) -> Iterator[None]:
-    """Show the comparison and bring the page up to date at the end, also after Ctrl-C."""
+    console.print(f"{comparison}: on {recorder.record.hardware}{small}", highlight=False)
     try:
-        yield
+        yield recorder
     finally:
-        console = Console()
         for sheet in pages.sheets(recorder.record):
             sheet.show(console)
-        path = pages.refresh(results)
-        console.print(f"\nPage: {path}", highlight=False, soft_wrap=True)
+        console.print(f"\nPage: {pages.refresh(results)}", highlight=False, soft_wrap=True)
+
+
+def _said(failures: Sequence[str]) -> int:
+    """Print what failed; the exit status."""
+    for line in failures:
+        Console(stderr=True).print(f"ours failed: {line}", highlight=False, soft_wrap=True)
+    return 1 if failures else 0

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from experiments.bench import layer_report
+from experiments.bench import layer_report, step_report, sweep_report
 from experiments.bench.record import Record, read_all, write
 from experiments.bench.sheets import Sheet
 
 TITLES = {"layer": "One layer", "step": "One training step", "sweep": "One sweep"}
-SHEETS: dict[str, Callable[[Record], list[Sheet]]] = {"layer": layer_report.sheets}
+SHEETS: dict[str, Callable[[Record], list[Sheet]]] = {
+    "layer": layer_report.sheets,
+    "step": step_report.sheets,
+    "sweep": sweep_report.sheets,
+}
 _PACKAGES = ("torch", "triton", "peft", "lycoris-lora", "transformers")
 _INTRODUCTION = """# LoKr beside its peers
 

@@ -4,7 +4,7 @@ A comparison is measured in *pieces* (a shape, a method, a part of the sweep), e
 and whole or not at all; measuring a piece again replaces it alone. A small version, on a CPU, has a
 file of its own (``layer-cpu.json``), so that it never takes the place of a GPU's figures.
 
-The schema, version 1; what is missing is ``null``:
+The schema, version 1; what is missing is ``null``, and so is NaN or an infinity:
 
     schema      1
     comparison  layer | step | sweep
@@ -17,6 +17,7 @@ The schema, version 1; what is missing is ``null``:
 from __future__ import annotations
 
 import json
+import math
 import os
 import uuid
 from contextlib import suppress
@@ -114,7 +115,7 @@ class Recorder:
             BenchError: the file cannot be written.
         """
         finished = datetime.now(UTC).isoformat(timespec="seconds")
-        self.record.put(name, {"finished": finished, **measured}, self.run)
+        self.record.put(name, {"finished": finished, **finite(measured)}, self.run)
         text = json.dumps(self.record.to_dict(), indent=1, allow_nan=False) + "\n"
         write(self.folder / self.record.file_name, text)
 
@@ -173,6 +174,17 @@ def write(path: Path, text: str) -> None:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def finite(value: Any) -> Any:
+    """The same value with every NaN and infinity as None, which JSON can say."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
 
 
 def _version(package: str) -> str | None:

@@ -5,6 +5,7 @@ Contenders are sampled in turns (A, B, C, A, B, C, …), so that a clock that dr
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -124,6 +125,23 @@ def interleaved(runners: Mapping[str, Clock], device: str, rounds: int) -> dict[
             one.run(1)  # its own data, and not its predecessor's, is then in the caches
             samples[name].append(one.milliseconds(times[name]))
     return samples
+
+
+def laps(step: Callable[[], Any], steps: int, device: str) -> list[float]:
+    """Milliseconds of each of so many steps, none of which waits for the one before."""
+    if device == "cpu":
+        marks = [time.perf_counter()]
+        for _ in range(steps):
+            step()
+            marks.append(time.perf_counter())
+        return [(end - start) * 1000 for start, end in itertools.pairwise(marks)]
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(steps + 1)]
+    events[0].record()
+    for event in events[1:]:
+        step()
+        event.record()
+    torch.cuda.synchronize()
+    return [start.elapsed_time(end) for start, end in itertools.pairwise(events)]
 
 
 def input_sets(bytes_a_set: int, device: str) -> int:
