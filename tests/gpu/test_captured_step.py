@@ -229,6 +229,7 @@ def test_what_cannot_be_recorded_is_launched_and_said_once(run, recorded, caplog
     assert recorded[2], "the next pack is recorded as ever"
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("capture", [True, False])
 @pytest.mark.parametrize("kind", ["bert", "mpnet"])
 def test_no_step_waits_for_the_device(kind, capture):
