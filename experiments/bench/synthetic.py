@@ -67,7 +67,11 @@ class Size:
 
 
 class RandomTokens:
-    """The ``Task`` of :mod:`experiments.tasks.base`, on a base of this size."""
+    """The ``Task`` of :mod:`experiments.tasks.base`, on a base of this size.
+
+    Every row is full, so nobody needs an attention mask: a mask would have a base ask the device
+    for its values, which no graph can record.
+    """
 
     primary = "accuracy"
     heads = ("classifier",)
@@ -110,8 +114,7 @@ class RandomTokens:
         shape = (rows, self.size.tokens)
         tokens = torch.randint(5, self.size.vocabulary, shape, generator=generator)
         labels = torch.randint(2, (rows,), generator=generator)
-        tensors = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": labels}
-        return Split(tensors)
+        return Split({"input_ids": tokens, "labels": labels})
 
     def reset_heads(self, model: nn.Module, seed: int) -> None:
         """Draw the head anew."""

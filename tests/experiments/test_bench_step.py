@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
 from experiments import cli
@@ -73,6 +74,22 @@ def test_the_task_of_random_tokens_can_be_trained(monkeypatch):
     assert torch.equal(
         task.train.tensors["input_ids"], RandomTokens(TINY, 8).train.tensors["input_ids"]
     )
+
+
+class NoQuestions(TorchDispatchMode):
+    """Refuses what reads a tensor on the host, which a CUDA graph cannot record."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert "_local_scalar_dense" not in func.__name__, "the host reads a tensor"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", [step.EAGER, step.LANES, step.FLOOR])
+def test_a_step_that_is_to_be_captured_asks_nothing(name):
+    one = step._BUILD[name](TINY, torch.device("cpu"))
+    one()
+    with NoQuestions():
+        one()
 
 
 def test_the_command_saves_what_it_measures(tmp_path, monkeypatch):

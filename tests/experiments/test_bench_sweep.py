@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from experiments import cli, sizes, studies
@@ -79,10 +80,33 @@ def test_the_trainer_has_our_head_factors_and_data(trial, glue, monkeypatch):
     rows = trainer.Rows(seen["task"].train)
     assert len(rows) == 48
     assert {len(row["input_ids"]) for row in rows} == set(seen["task"].train.lengths.tolist())
-    assert all(row["attention_mask"].all() for row in rows)
+    assert all(set(row["attention_mask"]) == {1} for row in rows)
     trained = [n for n, p in seen["model"].named_parameters() if p.requires_grad]
     assert any("lokr_w1" in name for name in trained)
     assert any("classifier" in name for name in trained)
+
+
+def test_the_trainer_has_the_base_as_transformers_published_it():
+    from transformers import MPNetConfig, MPNetForSequenceClassification
+    from transformers.models.mpnet import modeling_mpnet as original
+
+    from experiments.mpnet import fuse_attention
+
+    config = MPNetConfig(
+        vocab_size=30,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    model = MPNetForSequenceClassification(config)
+    classes = [type(module) for module in model.modules()]
+    assert original.MPNetSelfAttention in classes
+    fuse_attention(model)
+    assert [type(module) for module in model.modules()] != classes
+    published = trainer.as_published(model)
+    assert [type(module) for module in published.modules()] == classes
+    assert published(torch.tensor([[5, 6]])).logits.shape == (1, 2)
 
 
 def test_the_trainers_numbers_are_the_trials(tmp_path):
