@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from experiments.bench.shapes import Case
 from experiments.bench.timing import Within, environment
 from experiments.methods import quiet_about_rank
-from lokr import LoKrModel, kernels, product
+from lokr import LoKrModel, kernels
 from lokr.layers import LoKrLayer
 
 FROZEN, LORA, PEFT = "frozen", "PEFT LoRA", "PEFT LoKr"
 LYCORIS, BYPASS = "LyCORIS", "LyCORIS bypass"
-PLAIN, OURS_TORCH, OURS = "plain order", "ours, PyTorch", "ours"
+OURS_TORCH, OURS = "ours, PyTorch", "ours"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def build(name: str, case: Case, device: str, dtype: torch.dtype) -> Contender:
 def names(case: Case) -> tuple[str, ...]:
     """Contenders of a case, in the order of the table; a full w2 has no LoRA of its rank."""
     left_out = {LORA} if case.r is None else set()
-    left_out |= {PLAIN, OURS_TORCH} if case.kind == "conv2d" else set()
+    left_out |= {OURS_TORCH} if case.kind == "conv2d" else set()
     return tuple(name for name in _BUILD if name not in left_out)
 
 
@@ -138,19 +138,6 @@ def _with_lycoris(
     return Contender(layer, _filled(module, case), within)
 
 
-def _plain(case: Case, layer: nn.Module, device: str) -> Contender:
-    """The right order in plain PyTorch, beside the frozen layer."""
-    trained = {name: nn.Parameter(t.to(device)) for name, t in case.factors().items()}
-
-    def forward(x: Tensor) -> Tensor:
-        given = {name.removeprefix("lokr_"): p.unsqueeze(0) for name, p in trained.items()}
-        delta: Tensor = product.linear(x, product.Factors(**given))
-        result: Tensor = layer(x)
-        return result + delta
-
-    return Contender(forward, trained)
-
-
 def _ours_torch(case: Case, layer: nn.Module, device: str) -> Contender:
     return _with_ours(case, layer, "torch")
 
@@ -193,7 +180,6 @@ _BUILD: dict[str, Callable[[Case, nn.Module, str], Contender]] = {
     PEFT: _peft_lokr,
     LYCORIS: _lycoris,
     BYPASS: _lycoris_bypass,
-    PLAIN: _plain,
     OURS_TORCH: _ours_torch,
     OURS: _ours,
 }

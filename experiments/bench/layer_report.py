@@ -20,7 +20,7 @@ from experiments.bench.sheets import (
 # Names of the contenders, see ``experiments.bench.contenders`` (which needs torch).
 FROZEN, LORA, PEFT, OURS = "frozen", "PEFT LoRA", "PEFT LoKr", "ours"
 LYCORIS = ("LyCORIS", "LyCORIS bypass")
-ORDER = (FROZEN, LORA, PEFT, *LYCORIS, "plain order", "ours, PyTorch", OURS)
+ORDER = (FROZEN, LORA, PEFT, *LYCORIS, "ours, PyTorch", OURS)
 OVER_LORA = Target("at least", 1.0)
 OVER_PEFT = Target("at least", 2.0)
 OVER_LYCORIS = Target("at least", 1.5)

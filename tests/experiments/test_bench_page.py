@@ -41,7 +41,6 @@ TIMES = {
     "PEFT LoKr": 0.5,
     "LyCORIS": 0.36,
     "LyCORIS bypass": 0.33,
-    "plain order": 0.3,
     "ours, PyTorch": 0.3,
     "ours": 0.2,
 }
@@ -184,6 +183,15 @@ def test_step_time_memory_and_their_targets():
     failed = step_record(ours=None)
     assert step_report.failures(failed) == ["ours: RuntimeError: bug"]
     assert step_report.sheets(failed)[1].rows[0][1] == "-"
+
+
+def test_steps_of_different_sizes_are_not_compared():
+    record = step_record()
+    record.pieces["PEFT LoKr"]["size"] = {**record.pieces["ours"]["size"], "rows": 64}
+    first, verdicts, second, _ = step_report.sheets(record)
+    assert "32 rows" in first.title
+    assert "64 rows" in second.title
+    assert verdicts.rows[0][1] == "-"
 
 
 def sweep_record(small: bool = False, shift: float = 0.0) -> Record:
