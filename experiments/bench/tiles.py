@@ -1,6 +1,6 @@
 """Measures the tile sizes of ``lokr.kernels`` on this GPU: where its tables come from.
 
-    python -m experiments.bench.tiles [--out tiles.json] [--only 3072]
+    python -m experiments.bench.tiles [--paths] [--out tiles.json] [--only 3072]
 
 For each shape every candidate of each program is compiled (in processes, side by side), checked for
 speed on rotating buffers larger than the cache, and the best are printed beside the time that the
@@ -16,6 +16,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -73,8 +74,8 @@ def candidates(program: str, s: Dims) -> Iterator[Tile]:
 class Buffers:
     """Inputs and outputs of one shape."""
 
-    def __init__(self, s: Dims) -> None:
-        new = {"device": "cuda", "dtype": torch.bfloat16}
+    def __init__(self, s: Dims, dtype: torch.dtype = torch.bfloat16) -> None:
+        new = {"device": "cuda", "dtype": dtype}
         rows = s.lanes * s.n
         self.x = torch.randn(rows, s.c * s.d, **new)
         self.gy = torch.randn(rows, s.a * s.b, **new)
@@ -85,7 +86,7 @@ class Buffers:
         self.w2 = torch.randn(s.lanes, s.b, s.d, device="cuda")
         self.w2_a = torch.randn(s.lanes, s.b, max(s.r, 1), device="cuda")
         self.w2_b = torch.randn(s.lanes, max(s.r, 1), s.d, device="cuda")
-        self.bias = torch.randn(s.a * s.b, device="cuda", dtype=torch.bfloat16)
+        self.bias = torch.randn(s.a * s.b, **new)
 
 
 def call(program: str, s: Dims, t: Buffers, tile: Tile, per_sm: int) -> Any:
@@ -205,65 +206,91 @@ def layers(names: list[str]) -> None:
         print("  ".join(row), flush=True)
 
 
+def paths() -> None:
+    """Triton against PyTorch at few and many tokens: where ``kernels.serves`` draws its line."""
+    for name in ("384x384 f-1 r8", "768x768 f-1 r8", "3072x3072 f8 r8", "768x768 f-1 full"):
+        for n, dtype in itertools.product((64, 512, 4096), (torch.bfloat16, torch.float32)):
+            s = SHAPES[name]._replace(n=n)
+            t = Buffers(s, dtype)
+            weight = torch.randn(s.a * s.b, s.c * s.d, device="cuda", dtype=dtype)
+            took = [
+                graph_seconds([partial(_adapted, s, t, weight, fused)] * 8) * 1e6
+                for fused in (True, False)
+            ]
+            kind = str(dtype).removeprefix("torch.")
+            print(
+                f"{name:18s} n={n:<5d} {kind:9s} Triton {took[0]:7.1f}  PyTorch {took[1]:7.1f} us"
+            )
+
+
 def _frozen(t: Buffers, weight: torch.Tensor) -> None:
     torch.mm(t.x, weight.t())
     torch.mm(t.gy, weight)
 
 
-def _adapted(s: Dims, t: Buffers, weight: torch.Tensor) -> None:
-    factors = (t.w1, None, t.w2_a, t.w2_b) if s.r else (t.w1, t.w2, None, None)
-    _, u, h = linear._forward(t.x, weight, t.bias, *factors, True)
-    linear._backward(t.gy, t.x, u, h, weight, *factors, True, True)
+def _adapted(s: Dims, t: Buffers, weight: torch.Tensor, fused: bool = True) -> None:
+    dtype = torch.float32 if fused else t.x.dtype
+    given = (t.w1, None, t.w2_a, t.w2_b) if s.r else (t.w1, t.w2, None, None)
+    factors = [None if f is None else f.to(dtype) for f in given]
+    _, u, h = linear._forward(t.x, weight, t.bias, *factors, fused)
+    linear._backward(t.gy, t.x, u, h, weight, *factors, True, fused)
+
+
+def measure(name: str, program: str) -> list[dict[str, Any]]:
+    """Seconds of every candidate of a program at a shape, the fastest first."""
+    s = SHAPES[name]
+    size = s.lanes * s.n * (s.c * s.d + s.a * s.b) * 2
+    sets = [Buffers(s) for _ in range(max(2, min(8, int(200e6 // size) + 1)))]
+    rows = []
+    for tile in candidates(program, s):
+        for per_sm in (0,) if program == "mix" else PER_SM:
+            try:
+                took = seconds(program, s, sets, tile, per_sm)
+            except Exception as error:  # a tile too large for the GPU
+                print(f"{name} {program} {list(tile.values())}: {type(error).__name__}")
+            else:
+                rows.append({"seconds": took, "per_sm": per_sm, **tile})
+    return sorted(rows, key=lambda row: row["seconds"])
+
+
+def show(name: str, program: str, rows: list[dict[str, Any]]) -> None:
+    """The best four and the worst, beside the floor."""
+    print(f"{name} {program}: floor {floor(program, SHAPES[name]) * 1e6:.1f} us")
+    for row in rows[:4] + rows[-1:]:
+        rest = {k: v for k, v in row.items() if k not in ("seconds", "A", "C", "R")}
+        print(f"   {row['seconds'] * 1e6:7.1f} us  {rest}", flush=True)
+
+
+def search(only: str, wanted: list[str], processes: int, out: str | None) -> None:
+    """Measure programs at shapes, compiled side by side first."""
+    names = [name for name in SHAPES if only in name]
+    layers(names)
+    jobs = [(n, p) for n in names for p in programs_for(SHAPES[n]) if p in wanted]
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        for done, _ in enumerate(pool.imap_unordered(compile_only, jobs), 1):
+            print(f"compiled {done}/{len(jobs)}", end="\r", file=sys.stderr, flush=True)
+    results = []
+    for name, program in jobs:
+        rows = measure(name, program)
+        show(name, program, rows)
+        results.append({"shape": name, "program": program, "rows": rows})
+        if out is not None:
+            Path(out).write_text(json.dumps(results))
 
 
 def main() -> None:
-    """Print the best tiles of every program at every shape."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", help="write all timings here, as JSON")
     parser.add_argument("--only", default="", help="shapes whose name contains this")
     parser.add_argument("--programs", default=",".join(PROGRAMS), help="programs to measure")
     parser.add_argument("--processes", type=int, default=16, help="compilers side by side")
+    parser.add_argument("--paths", action="store_true", help="only Triton against PyTorch")
     options = parser.parse_args()
-    names = [name for name in SHAPES if options.only in name]
-    layers(names)
-    jobs = [
-        (name, program)
-        for name in names
-        for program in programs_for(SHAPES[name])
-        if program in options.programs.split(",")
-    ]
-    with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
-        for done, _ in enumerate(pool.imap_unordered(compile_only, jobs), 1):
-            print(f"compiled {done}/{len(jobs)}", end="\r", file=sys.stderr, flush=True)
-    results = []
-    for name, program in jobs:
-        s = SHAPES[name]
-        size = s.lanes * s.n * (s.c * s.d + s.a * s.b) * 2
-        sets = [Buffers(s) for _ in range(max(2, min(8, int(200e6 // size) + 1)))]
-        rows = []
-        for tile in candidates(program, s):
-            for per_sm in (0,) if program == "mix" else PER_SM:
-                try:
-                    took = seconds(program, s, sets, tile, per_sm)
-                except Exception as error:
-                    failed = f"{type(error).__name__} {str(error)[:60]!r}"
-                    print(name, program, list(tile.values()), failed)
-                    continue
-                rows.append({"seconds": took, "per_sm": per_sm, **tile})
-        rows.sort(key=lambda row: row["seconds"])
-        if program == "forward":
-            base = [(t, torch.randn(s.a * s.b, s.c * s.d).to(t.x)) for t in sets]
-            plain = graph_seconds([partial(torch.mm, t.x, w.t(), out=t.y) for t, w in base])
-            onto = graph_seconds([partial(t.y.addmm_, t.x, w.t()) for t, w in base])
-            print(f"{name} frozen product {plain * 1e6:.1f} us, accumulated {onto * 1e6:.1f} us")
-        print(f"{name} {program}: floor {floor(program, s) * 1e6:.1f} us", flush=True)
-        for row in rows[:4] + rows[-1:]:
-            rest = {k: v for k, v in row.items() if k not in ("seconds", "A", "C", "R", "WHOLE")}
-            print(f"   {row['seconds'] * 1e6:7.1f} us  {rest}", flush=True)
-        results.append({"shape": name, "program": program, "rows": rows})
-        if options.out:
-            with open(options.out, "w") as file:
-                json.dump(results, file)
+    if options.paths:
+        paths()
+    else:
+        search(options.only, options.programs.split(","), options.processes, options.out)
 
 
 if __name__ == "__main__":

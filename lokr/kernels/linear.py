@@ -15,6 +15,7 @@ a lane's tokens.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -77,7 +78,8 @@ def _forward(
         y = x.new_empty(s.lanes * s.n, s.a * s.b)
         u, h = x.new_empty(_kept(s)), x.new_empty(0)
         if s.n:
-            _write_delta(s, x, _contiguous(w1, w2, w2_a, w2_b), bias, y, u)
+            with _on(x.device):
+                _write_delta(s, x, _contiguous(w1, w2, w2_a, w2_b), bias, y, u)
     if weight is not None:
         y.addmm_(x, weight.t())
     return y, u, h
@@ -164,7 +166,8 @@ def _backward(
         flat = torch.cat([t.flatten(1) for t in each], 1)
     elif s.n:
         gx = torch.empty_like(x) if needs_x else x.new_empty(0)
-        flat = _gradients_of(s)(s, gy, x, u, gx, _contiguous(w1, w2, w2_a, w2_b))
+        with _on(x.device):
+            flat = _gradients_of(s)(s, gy, x, u, gx, _contiguous(w1, w2, w2_a, w2_b))
     else:
         gx, flat = torch.empty_like(x), w1.new_zeros(s.lanes, _width(s))
     if needs_x and weight is not None:
@@ -332,6 +335,11 @@ class _Factors(NamedTuple):
         assert self.w2_a is not None
         assert self.w2_b is not None
         return self.w2_a, self.w2_b
+
+
+def _on(device: torch.device) -> AbstractContextManager[Any]:
+    """Triton launches on the current GPU, wherever the tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _contiguous(

@@ -51,6 +51,21 @@ def test_both_paths_agree(case):
     check_same(model, torch.randn(3, 5, 12))
 
 
+def test_inputs_and_gradients_of_any_strides():
+    torch.manual_seed(0)
+    model = adapt(Mlp(), r=2, **TARGETS).to(DEVICE)
+    randomize(model)
+    wide = torch.randn(12, 5, 6, device=DEVICE)
+    outcomes = []
+    for path, x in (("triton", wide.permute(2, 1, 0)), ("torch", wide.permute(2, 1, 0).clone())):
+        leaf = x.detach().requires_grad_()
+        assert path == "torch" or not leaf.is_contiguous()
+        with kernels.force(path):
+            model(leaf).mT.sigmoid().sum().backward()  # its gradient is a view, transposed
+        outcomes.append(leaf.grad)
+    assert_close(*outcomes, **CLOSE)
+
+
 def test_lanes_of_different_rank_and_scale():
     torch.manual_seed(0)
     configs = [LoKrConfig(r=r, alpha=alpha, **TARGETS) for r, alpha in ((1, 4), (2, 1), (1, 16))]
