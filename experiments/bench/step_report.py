@@ -19,8 +19,23 @@ MEMORY = Target("at most", 1.0)
 
 
 def sheets(record: Record) -> list[Sheet]:
-    """Times and memory of each contender, and their ratios."""
-    return [_times(record.pieces), _ratios(record.pieces, record.small)] if record.pieces else []
+    """Times and memory of each contender, and their ratios; sizes apart, should they differ."""
+    found: list[Sheet] = []
+    for pieces in _by_size(record.pieces):
+        found += [_times(pieces), _ratios(pieces, record.small)]
+    return found
+
+
+def _by_size(pieces: Mapping[str, Any]) -> list[dict[str, Any]]:
+    groups: list[dict[str, Any]] = []
+    for name, piece in pieces.items():
+        for group in groups:
+            if next(iter(group.values()))["size"] == piece["size"]:
+                group[name] = piece
+                break
+        else:
+            groups.append({name: piece})
+    return groups
 
 
 def failures(record: Record) -> list[str]:

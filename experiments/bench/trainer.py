@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from experiments import bases, tasks
 from experiments.methods import attach, seed_of
+from experiments.step import steps_of
 from experiments.tasks.base import Scores, Split, Task
 from experiments.trial import Trial
 
@@ -76,7 +77,7 @@ def _trainer(model: Any, trial: Trial, task: Task, device: str, folder: str, sco
     tokenizer = bases.load_tokenizer(bases.locate(trial.base))
     trainer = Trainer(
         model=model,
-        args=_arguments(trial, device, folder),
+        args=_arguments(trial, steps_of(trial, task), device, folder),
         train_dataset=Rows(task.train),
         eval_dataset=Rows(task.dev),
         data_collator=DataCollatorWithPadding(tokenizer),
@@ -86,7 +87,7 @@ def _trainer(model: Any, trial: Trial, task: Task, device: str, folder: str, sco
     return trainer
 
 
-def _arguments(trial: Trial, device: str, folder: str) -> Any:
+def _arguments(trial: Trial, steps: int, device: str, folder: str) -> Any:
     """The trial's numbers; the rest is the Trainer's default, without saving and reporting."""
     from transformers import TrainingArguments
 
@@ -99,7 +100,7 @@ def _arguments(trial: Trial, device: str, folder: str) -> Any:
         weight_decay=trial.weight_decay,
         max_grad_norm=trial.clip,
         lr_scheduler_type="linear",
-        warmup_steps=trial.warmup,  # below 1: a share of the steps
+        warmup_steps=max(1, round(trial.warmup * steps)),
         bf16=trial.precision == "bf16",
         eval_strategy="epoch",
         save_strategy="no",

@@ -112,7 +112,7 @@ def test_the_trainer_has_the_base_as_transformers_published_it():
 def test_the_trainers_numbers_are_the_trials(tmp_path):
     numbers = {"learning_rate": 2e-3, "epochs": 4, "batch_size": 7, "clip": 0.5, "warmup": 0.2}
     one = Trial(task="glue/rte", precision="fp32", **numbers)
-    arguments = trainer._arguments(one, "cpu", str(tmp_path))
+    arguments = trainer._arguments(one, 50, "cpu", str(tmp_path))
     assert arguments.learning_rate == 2e-3
     assert arguments.num_train_epochs == 4
     assert arguments.per_device_train_batch_size == 7
