@@ -71,6 +71,14 @@ def run(
     data: Data = None,
     sets: Sets = None,
     limit: Limit = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Let torch.compile have the base's layers. It takes tens of seconds for each kind "
+            "of pack, once; for long runs on a GPU.",
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
 ) -> None:
     """Train what is left of a study.
@@ -92,7 +100,7 @@ def run(
             return
         planned = _plan(chosen, store, lanes or USEFUL_LANES[place], data)
         if planned.packs:
-            raise typer.Exit(_train(out, chosen, store, planned, place, data))
+            raise typer.Exit(_train(out, chosen, store, planned, place, data, compiled))
         out.print(
             f"Nothing to run: all {len(planned.finished)} trials of {chosen.name} are finished.\n"
             f"Results: {store.folder(chosen.name)}",
@@ -212,7 +220,13 @@ def _show_status(out: Console, study: Study, store: Store) -> None:
 
 
 def _train(
-    out: Console, study: Study, store: Store, planned: Plan, place: Device, data: Path | None
+    out: Console,
+    study: Study,
+    store: Store,
+    planned: Plan,
+    place: Device,
+    data: Path | None,
+    compiled: bool,
 ) -> int:
     """Run the packs; the exit status."""
     from experiments import provenance
@@ -220,13 +234,13 @@ def _train(
     from experiments.schedule import Pace
     from experiments.train import train_pack
 
-    source = provenance.collect(place)
+    source = {**provenance.collect(place), "compiled": compiled}
     pace = Pace()
     pace.learn(store.load(study.name).values(), source)
     out.print(f"{study.name}: {display.work(planned)}, on {place}", highlight=False)
     listener, on_screen = watch(planned.packs, study.label, out, _err)
     executor = InProcess(
-        train_pack,
+        partial(train_pack, compile=True) if compiled else train_pack,
         store,
         study=study.name,
         device=place,

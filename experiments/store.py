@@ -25,8 +25,8 @@ The schema, version 1; what is missing is ``null``, and so is NaN or an infinity
                  reserved for the whole pack at its highest, see ``experiments.memory``; null where
                  it is not measured (a CPU) and in a trial that failed; older files have no such
                  key. To plan with, not to compare
-    provenance   commit, dirty, python, platform, versions, device, gpu, cpu, threads, base, data,
-                 pack (ids trained side by side), started, finished (UTC)
+    provenance   commit, dirty, python, platform, versions, device, gpu, cpu, threads, compiled,
+                 base, data, pack (ids trained side by side), started, finished (UTC)
 """
 
 from __future__ import annotations

@@ -86,6 +86,7 @@ class Trainer:
     def __init__(self, before: Callable[[Sequence[Trial]], None] = lambda trials: None) -> None:
         self.before = before
         self.packs: list[tuple[Trial, ...]] = []
+        self.compiled: list[bool] = []
 
     def __call__(
         self,
@@ -94,8 +95,10 @@ class Trainer:
         device: str,
         data: str | None,
         on_step: Callable[[int, int, float], None],
+        compile: bool = False,
     ) -> list[Outcome]:
         self.packs.append(tuple(trials))
+        self.compiled.append(compile)
         self.before(trials)
         on_step(1, 1, 0.5)
         return [outcome(trial) for trial in trials]

@@ -223,6 +223,13 @@ def test_list_works_where_the_data_is_out_of_reach(trainer, call, monkeypatch):
     assert "how much is to run is unknown: no data here" in ran.stdout
 
 
+@pytest.mark.parametrize("flags", [[], ["--compile"]])
+def test_compile_reaches_the_training_and_the_provenance(flags, call, trainer, store):
+    assert call("run", "small", *flags).exit_code == 0
+    assert set(trainer.compiled) == {bool(flags)}
+    assert {r.provenance["compiled"] for r in store.load("small").values()} == {bool(flags)}
+
+
 def test_status_counts_what_is_where(trainer, call, store):
     call("run", "small")
     store.write(fakes.result(SMALL.trials[0], status="diverged", message="the loss is nan"))
