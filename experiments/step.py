@@ -3,8 +3,11 @@
     row numbers -> batch -> base and adapters -> loss of each lane (L,) -> their sum, backward
                 -> clipping and AdamW, each lane with its own numbers -> the next line of rows
 
+A batch may come in parts: forward and backward run part by part, each with its share of the rows'
+mean, and the gradients add up to those of the whole batch before the one update.
+
 Data, row numbers, losses, counters and the rate of every step to come live on the device, and a
-step finds its place by counters there. So all steps of one shape are the same operations on the
+step finds its place by counters there. So all steps of one kind are the same operations on the
 same memory: on CUDA they are recorded in a graph (:mod:`experiments.graphs`) and replayed, on the
 CPU the same code runs as it stands.
 
@@ -19,13 +22,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from experiments.batches import Pass, Shape
+from experiments.batches import Pass, Step, part_rows, rows_of
 from experiments.graphs import Recorder, cuda_graphs
 from experiments.methods import Adapted
 from experiments.optimizer import LaneAdamW, LaneParameters, schedule
@@ -65,11 +68,15 @@ class Feed:
         self.rows.copy_(source, non_blocking=True)
         self.line.zero_()
 
-    def take(self, shape: Shape) -> tuple[Tensor, Batch]:
-        """The next row numbers, (L·B,), and their batch."""
-        rows = self.rows.index_select(0, self.line)[0, : self.lanes * shape.rows]
+    def take(self, step: Step, part: int = 0) -> tuple[Tensor, Batch]:
+        """Row numbers of a part of the next step, (L·B,), and their batch."""
+        line = self.rows.index_select(0, self.line)[0]
+        rows = part_rows(line, step, self.lanes, part)
+        return rows, self.split.gather(rows, step[part].length)
+
+    def advance(self) -> None:
+        """The step after it is next."""
         self.line += 1
-        return rows, self.split.gather(rows, shape.length)
 
 
 class PackStep:
@@ -127,16 +134,16 @@ class PackStep:
         self._training: bool | None = None
         self.recorder = _recorder(trials, device, capture)
 
-    def prepare(self, train: Iterable[Shape], dev: Iterable[Shape] = ()) -> None:
-        """Record the steps of these shapes, so that what needs most memory comes first.
+    def prepare(self, train: Iterable[Step], dev: Iterable[Step] = ()) -> None:
+        """Record the steps of these kinds, so that what needs most memory comes first.
 
         The feeds must be loaded. Changes no number: what the warm-up does is undone.
         """
         if not self.recorder.active:
             return
         jobs = [
-            *((("train", shape), self._train_operations(shape)) for shape in _largest(train)),
-            *((("dev", shape), self._dev_operations(shape)) for shape in _largest(dev)),
+            *((("train", step), self._train_operations(step)) for step in largest_first(train)),
+            *((("dev", step), self._dev_operations(step)) for step in largest_first(dev)),
         ]
         for _, operations in jobs:
             with unchanged(self.state()):
@@ -144,22 +151,25 @@ class PackStep:
         for kind, operations in jobs:
             self.recorder.record(kind, operations)
 
-    def train(self, shape: Shape) -> None:
-        """One optimizer step on the next batch, which has this shape.
+    def train(self, step: Step) -> None:
+        """One optimizer step on the next batch, which has these parts.
 
         Raises:
             IndexError: all steps are done.
         """
         if self.done == self.steps:
             raise IndexError(f"all {self.steps} steps are done")
-        self.recorder.run(("train", shape), self._train_operations(shape))
+        self.recorder.run(("train", step), self._train_operations(step))
         self.done += 1
 
     def evaluate(self, batches: Pass) -> None:
-        """Fill ``predictions`` from a pass over the dev rows, the same for every lane."""
+        """Fill ``predictions`` from a pass over the dev rows, the same for every lane.
+
+        Its steps are of one part.
+        """
         self.dev_feed.load(batches)
-        for shape in batches.shapes:
-            self.recorder.run(("dev", shape), self._dev_operations(shape))
+        for step in batches.steps:
+            self.recorder.run(("dev", step), self._dev_operations(step))
 
     def state(self) -> list[Tensor]:
         """Every tensor that a training step or an evaluation changes."""
@@ -172,43 +182,56 @@ class PackStep:
         """Let recordings and their memory go."""
         self.recorder.clear()
 
-    def forward(self, shape: Shape) -> Tensor:
-        """Losses of the next batch, (L,), with their history for :meth:`backward`."""
+    def forward(self, step: Step, part: int = 0) -> Tensor:
+        """What a part of the next batch adds to the losses, (L,), with its history for
+        :meth:`backward`; the sum over the parts is the mean over the rows of each lane.
+        """
         self._mode(training=True)
-        _, batch = self.train_feed.take(shape)
+        _, batch = self.train_feed.take(step, part)
         with autocast(self.device, self.precision):
-            return self.task.loss(self.model, batch, self.lanes)
+            losses = self.task.loss(self.model, batch, self.lanes)
+        return losses if len(step) == 1 else losses * (step[part].rows / rows_of(step))
 
     def backward(self, losses: Tensor) -> None:
-        """Gradients of every lane's parameters."""
+        """Gradients of every lane's parameters, added to those of the parts before."""
         losses.sum().backward()
 
-    def update(self, losses: Tensor) -> None:
-        """Write the losses down and update the parameters, which uses the gradients up."""
-        self.losses.index_copy_(0, self.optimizer.done, losses.detach().unsqueeze(0))
+    def update(self, shares: Sequence[Tensor]) -> None:
+        """Write the losses down, the sum of what each part added, and update the parameters, which
+        uses the gradients up; then the next batch is next.
+        """
+        losses = reduce(torch.add, [share.detach() for share in shares])
+        self.losses.index_copy_(0, self.optimizer.done, losses.unsqueeze(0))
         self.optimizer.step()
-        if self.noise is not None:
+        self.train_feed.advance()
+        if self.noise is not None:  # not before: all parts of a step drop the same
             self.noise.advance()
 
-    def predict(self, shape: Shape) -> None:
+    def predict(self, step: Step) -> None:
         """Predictions of the next batch of dev rows."""
         self._mode(training=False)
-        rows, batch = self.dev_feed.take(shape)
+        (shape,) = step
+        rows, batch = self.dev_feed.take(step)
         with torch.no_grad(), autocast(self.device, self.precision):
             predicted = self.task.predict(self.model, batch, self.lanes)
         self.predictions.index_copy_(1, rows[: shape.rows], predicted)
+        self.dev_feed.advance()
 
-    def _train_operations(self, shape: Shape) -> Any:
+    def _train_operations(self, step: Step) -> Any:
         def operations() -> None:
             self.optimizer.parameters.drop_gradients()  # an interrupted step may have left some
-            losses = self.forward(shape)
-            self.backward(losses)
-            self.update(losses)
+            self.update([self._pass(step, part) for part in range(len(step))])
 
         return operations
 
-    def _dev_operations(self, shape: Shape) -> Any:
-        return lambda: self.predict(shape)
+    def _pass(self, step: Step, part: int) -> Tensor:
+        """Forward and backward; the history, and with it the memory, ends with the part."""
+        share = self.forward(step, part)
+        self.backward(share)
+        return share.detach()
+
+    def _dev_operations(self, step: Step) -> Any:
+        return lambda: self.predict(step)
 
     def _mode(self, training: bool) -> None:
         if self._training != training:  # the model's own flag says nothing of its parts
@@ -281,9 +304,20 @@ def compile_layers(model: nn.Module) -> None:
             layer.compile(dynamic=False)
 
 
-def _largest(shapes: Iterable[Shape]) -> list[Shape]:
-    """Each once, those of most tokens first."""
-    return sorted(set(shapes), key=lambda shape: shape.rows * (shape.length or 1), reverse=True)
+def largest_part(step: Step) -> int:
+    """The part of most tokens, which needs the most memory."""
+    tokens = _tokens(step)
+    return tokens.index(max(tokens))
+
+
+def largest_first(steps: Iterable[Step]) -> list[Step]:
+    """Kinds of steps, each once, those whose largest part has most tokens first."""
+    return sorted(set(steps), key=lambda step: sorted(_tokens(step), reverse=True), reverse=True)
+
+
+def _tokens(step: Step) -> list[int]:
+    """Of a lane in each part; rows where those are of one size."""
+    return [shape.rows * (shape.length or 1) for shape in step]
 
 
 def _recorder(trials: Sequence[Trial], device: torch.device, capture: bool | None) -> Recorder:

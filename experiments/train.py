@@ -20,8 +20,8 @@ from experiments import batches, tasks
 from experiments.batches import Pass
 from experiments.methods import Adapted, attach, generator_of
 from experiments.outcome import Outcome
-from experiments.step import PackStep, own_stream
-from experiments.tasks.base import Scores, Split, Task
+from experiments.step import PackStep, obstacle, own_stream
+from experiments.tasks.base import Scores, Task
 from experiments.trial import Trial
 
 OnStep = Callable[[int, int, float], None]
@@ -53,6 +53,7 @@ def train_pack(
     on_step: OnStep = lambda done, total, loss: None,
     capture: bool | None = None,
     compile: bool = False,
+    parts: int | None = None,
 ) -> list[Outcome]:
     """Train the trials of a pack side by side.
 
@@ -64,6 +65,7 @@ def train_pack(
             little after the fact.
         capture: replay the steps from CUDA graphs; None: on a GPU.
         compile: let ``torch.compile`` have the base's repeated layers.
+        parts: into how many parts by length each batch is cut, see :func:`training_passes`.
 
     Returns:
         One outcome a trial, in order.
@@ -78,22 +80,28 @@ def train_pack(
         adapted.model.to(place)
         step = PackStep(task, adapted, trials, place, capture=capture, compile=compile)
         try:
-            return _train(trials, task, adapted, step, on_step)
+            return _train(trials, task, adapted, step, on_step, parts)
         finally:
             step.close()
 
 
 def _train(
-    trials: Sequence[Trial], task: Task, adapted: Adapted, step: PackStep, on_step: OnStep
+    trials: Sequence[Trial],
+    task: Task,
+    adapted: Adapted,
+    step: PackStep,
+    on_step: OnStep,
+    parts: int | None,
 ) -> list[Outcome]:
-    epochs, dev = _passes(trials, task, step.device)
+    epochs = training_passes(trials, task, step.device, parts)
+    dev = dev_pass(len(trials), task, step.device)
     predictions = []  # (L, N) an epoch, on the device
     look = Look(step, on_step)
     _prepare(step, epochs, dev)
     for epoch in epochs:
         step.train_feed.load(epoch)
-        for shape in epoch.shapes:
-            step.train(shape)
+        for kind in epoch.steps:
+            step.train(kind)
             look.after(step.done)
         step.evaluate(dev)
         predictions.append(step.predictions.clone())
@@ -105,31 +113,50 @@ def _train(
     return [_outcome(*pair, task) for pair in zip(lanes, adapted.counts, strict=True)]
 
 
-def _passes(trials: Sequence[Trial], task: Task, device: torch.device) -> tuple[list[Pass], Pass]:
-    """Every lane's rows in its own order, epoch by epoch, and the dev rows, short ones first."""
-    orders = [generator_of(trial, "order") for trial in trials]
-    size = trials[0].batch_size
+def training_passes(
+    trials: Sequence[Trial], task: Task, device: torch.device, parts: int | None = None
+) -> list[Pass]:
+    """Every lane's rows in its own order, epoch by epoch; on a GPU in steps of a few kinds.
+
+    Args:
+        trials: one a lane.
+        task: whose training rows they are.
+        device: where they are trained.
+        parts: into how many parts by length each batch is cut; None: as many as keep a GPU full
+            (:func:`experiments.batches.parts_of`), and one on a CPU, where it would gain nothing.
+    """
+    on_gpu = device.type == "cuda"
+    if parts is None:
+        parts = _parts(trials, task) if on_gpu else 1
+    generators = [generator_of(trial, "order") for trial in trials]
+    bucket = batches.BUCKET if parts == 1 else batches.PART_BUCKET
+    cut = (trials[0].batch_size, task.train.lengths, bucket if on_gpu else 1, task.train.width)
     epochs = [
-        _plan(task.train, batches.epoch_orders(task.train_size, orders), size, device)
+        batches.plan(batches.epoch_orders(task.train_size, generators), *cut, parts)
         for _ in range(trials[0].epochs)
     ]
-    lanes = len(trials)
-    dev = batches.by_length(len(task.dev), task.dev.lengths, lanes)
-    if device.type == "cuda":
-        epochs = batches.merged(epochs)
-    return epochs, _plan(task.dev, dev, max(1, EVALUATION_ROWS[device.type] // lanes), device)
+    return [batches.joined(one) for one in (batches.merged(epochs) if on_gpu else epochs)]
 
 
-def _plan(split: Split, orders: Tensor, size: int, device: torch.device) -> Pass:
-    """Batches cut to the longest row; on a GPU to one of a few lengths."""
+def dev_pass(lanes: int, task: Task, device: torch.device) -> Pass:
+    """The dev rows, short ones first, in steps of one part."""
+    order = batches.by_length(len(task.dev), task.dev.lengths, lanes)
+    size = max(1, EVALUATION_ROWS[device.type] // lanes)
     bucket = batches.BUCKET if device.type == "cuda" else 1
-    return batches.plan(orders, size, split.lengths, bucket, split.width)
+    return batches.plan(order, size, task.dev.lengths, bucket, task.dev.width)
+
+
+def _parts(trials: Sequence[Trial], task: Task) -> int:
+    if obstacle(trials) is not None:
+        return 1  # masks that peft draws in each forward pass would differ between the parts
+    rows = len(trials) * min(trials[0].batch_size, task.train_size)
+    return batches.parts_of(rows, task.train.lengths)
 
 
 def _prepare(step: PackStep, epochs: Sequence[Pass], dev: Pass) -> None:
     step.train_feed.load(epochs[0])
     step.dev_feed.load(dev)
-    step.prepare((shape for epoch in epochs for shape in epoch.shapes), dev.shapes)
+    step.prepare((kind for epoch in epochs for kind in epoch.steps), dev.steps)
 
 
 class Look:

@@ -1,38 +1,32 @@
-"""The frozen base's forward and backward pass: what no adapter can beat.
-
-Legend: L lanes; B rows a lane.
-"""
+"""The frozen base's forward and backward pass: what no adapter can beat."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from experiments.bench.timing import Graph
 from experiments.step import autocast, lighten
-from experiments.tasks.base import Task
+from experiments.tasks.base import Batch, Task
 
 Step = Callable[[], Any]
 
 
 def floor(
     task: Task,
-    rows: Tensor,
-    length: int | None,
+    batches: Sequence[Batch],
     device: torch.device,
     precision: str,
     captured: bool,
 ) -> Step:
-    """Forward and backward through the frozen base, down to its embeddings, on one batch.
+    """Forward and backward through the frozen base, down to its embeddings, batch after batch.
 
     Args:
-        task: gives base, data and loss.
-        rows: row numbers of the batch, (L·B,) int64.
-        length: tokens that the batch is cut to, see ``Split.gather``.
+        task: gives base and loss.
+        batches: the parts of a step, on ``device``.
         device: where to run.
         precision: as in ``Trial``; frozen weights are kept in it, as in our own step.
         captured: replay it from a CUDA graph.
@@ -40,11 +34,11 @@ def floor(
     model: Any = task.model().to(device).requires_grad_(False)
     model.enable_input_require_grads()
     lighten(model, precision)
-    batch = task.train.gather(rows.to(device), length)
 
     def passes() -> None:
-        with autocast(device, precision):
-            loss = task.loss(model, batch, 1)
-        loss.sum().backward()
+        for batch in batches:
+            with autocast(device, precision):
+                loss = task.loss(model, batch, 1)
+            loss.sum().backward()
 
     return partial(Graph([passes]).run, 1) if captured else passes

@@ -5,6 +5,7 @@ Legend: L lanes; B rows a lane; T tokens.
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,14 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments import batches, tasks
-from experiments.batches import Shape
+from experiments import tasks
+from experiments.batches import Pass, Step, part_rows, rows_of
 from experiments.bench.floor import floor
 from experiments.bench.sweep import Piece, Sweep, head
 from experiments.bench.timing import laps
-from experiments.methods import attach, generator_of
+from experiments.methods import attach
 from experiments.step import PackStep, own_stream
 from experiments.tasks.base import Task
+from experiments.train import training_passes
 from experiments.trial import Trial
 
 STEPS = {"cuda": 20, "cpu": 2}
@@ -30,7 +32,8 @@ STEPS = {"cuda": 20, "cpu": 2}
 def measure(sweep: Sweep, lanes: int, rounds: int) -> Piece:
     """A step of ``lanes`` trials of one split beside the frozen base's passes on its batch.
 
-    The batch is of the shape that most steps of an epoch have. In turns: so many rounds of both.
+    The batch is of the kind that most steps of an epoch are, and both take it part by part. In
+    turns: so many rounds of both.
     """
     device, captured = torch.device(sweep.device), sweep.device == "cuda"
     steps = STEPS[sweep.device]
@@ -38,8 +41,12 @@ def measure(sweep: Sweep, lanes: int, rounds: int) -> Piece:
     trials = [t for t in sweep.study.trials if t.decompose_factor == first.decompose_factor][:lanes]
     task = tasks.load(first, sweep.data)
     with own_stream(device):
-        train, rows, shape = _pack_step(task, trials, device, (rounds + 1) * steps)
-        base = floor(task, rows, shape.length, device, first.precision, captured)
+        train, line, kind = _pack_step(task, trials, device, (rounds + 1) * steps)
+        parts = [
+            task.train.gather(part_rows(line, kind, len(trials), part).to(device), shape.length)
+            for part, shape in enumerate(kind)
+        ]
+        base = floor(task, parts, device, first.precision, captured)
         samples: dict[str, list[float]] = {"step": [], "floor": []}
         for number in range(rounds + 1):
             for name, step in (("step", train), ("floor", base)):
@@ -48,25 +55,32 @@ def measure(sweep: Sweep, lanes: int, rounds: int) -> Piece:
     return {
         **head(sweep, "floor"),
         "lanes": len(trials),
-        "rows": len(rows),
-        "tokens": shape.length,
+        "rows": len(trials) * rows_of(kind),
+        "tokens": _tokens(kind),
+        "parts": [[shape.rows, shape.length] for shape in kind],
         "samples": samples,
     }
 
 
 def _pack_step(
     task: Task, trials: Sequence[Trial], device: torch.device, steps: int
-) -> tuple[Callable[[], Any], Tensor, Shape]:
-    """The packed step on batches of one shape; the row numbers of one, and the shape."""
+) -> tuple[Callable[[], Any], Tensor, Step]:
+    """The packed step on batches of one kind; the row numbers of one, and the kind."""
     adapted = attach(trials, task)
     adapted.model.to(device)
     step = PackStep(task, adapted, trials, device, steps=steps)
-    bucket = batches.BUCKET if device.type == "cuda" else 1
-    orders = batches.epoch_orders(task.train_size, [generator_of(t, "order") for t in trials])
-    lengths, width = task.train.lengths, task.train.width
-    epoch = batches.plan(orders, trials[0].batch_size, lengths, bucket, width)
-    shape = Counter(epoch.shapes).most_common(1)[0][0]
-    line = epoch.rows[epoch.shapes.index(shape)]
-    step.train_feed.load(batches.Pass(line.expand(steps, -1), (shape,) * steps))
-    step.prepare([shape])
-    return partial(step.train, shape), line[: len(trials) * shape.rows], shape
+    epoch = training_passes(trials, task, device)[0]
+    kind = Counter(epoch.steps).most_common(1)[0][0]
+    line = epoch.rows[epoch.steps.index(kind)]
+    step.train_feed.load(Pass(line.expand(steps, -1), (kind,) * steps))
+    step.prepare([kind])
+    return partial(step.train, kind), line, kind
+
+
+def _tokens(kind: Step) -> int | None:
+    """Of a row, padding included: the mean over the rows."""
+    lengths = [shape.length for shape in kind if shape.length is not None]
+    if len(lengths) < len(kind):
+        return None
+    rows = [shape.rows for shape in kind]
+    return round(sum(map(operator.mul, rows, lengths)) / sum(rows))

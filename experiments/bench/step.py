@@ -96,7 +96,9 @@ def _peaks() -> dict[str, int]:
 
 def _floor(size: Size, device: torch.device, captured: bool) -> Step:
     rows = torch.arange(size.rows)
-    return floor(RandomTokens(size), rows, None, device, size.precision, captured)
+    task = RandomTokens(size)
+    batch = task.train.gather(rows.to(device), None)
+    return floor(task, [batch], device, size.precision, captured)
 
 
 def _plain(size: Size, device: torch.device, method: str) -> Step:
@@ -129,8 +131,8 @@ def _pack(size: Size, device: torch.device, method: str, lanes: int, captured: b
     rows = torch.arange(steps * size.rows) % task.train_size
     order = batches.plan(rows.expand(lanes, -1), size.rows)
     pack.train_feed.load(order)
-    pack.prepare(order.shapes)
-    return partial(pack.train, order.shapes[0])
+    pack.prepare(order.steps)
+    return partial(pack.train, order.steps[0])
 
 
 def _side_by_side(size: Size, device: torch.device) -> Step:

@@ -170,7 +170,7 @@ def _batch(solo: Solo) -> dict[str, Any]:
     return {
         "rows": solo.examples,
         "batches": len(solo.batches),
-        "lengths": [shape.length for shape in solo.batches.shapes],
+        "lengths": solo.lengths,
         "tokens": solo.tokens,
     }
 

@@ -8,18 +8,20 @@ itself needs far less, since its backward pass ends at the head.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from experiments.batches import BUCKET, Pass, epoch_orders, merged, plan
+from experiments.batches import Pass, rows_of
 from experiments.cost.clock import Action, laps
 from experiments.cost.kept import bytes_for_backward, peak
-from experiments.methods import attach, generator_of
-from experiments.step import PackStep, obstacle
+from experiments.methods import attach
+from experiments.step import PackStep, largest_first, largest_part, obstacle
 from experiments.tasks.base import Task
+from experiments.train import training_passes
 from experiments.trial import Trial
 
 STEPS = 50_000
@@ -58,7 +60,12 @@ class Solo:
     @property
     def examples(self) -> int:
         """Rows of a step."""
-        return self.batches.shapes[0].rows
+        return rows_of(self.batches.steps[0])
+
+    @property
+    def lengths(self) -> list[int | None]:
+        """What the rows of each batch are cut or padded to, at most."""
+        return [step[-1].length for step in self.batches.steps]
 
     @property
     def tokens(self) -> int | None:
@@ -71,7 +78,7 @@ class Solo:
         """Why steps are launched from Python; None if all are replayed from CUDA graphs."""
         if self.device == "cpu":
             return "a CPU has no CUDA graphs"
-        kinds = {("train", shape) for shape in self.batches.shapes}
+        kinds = {("train", step) for step in self.batches.steps}
         if kinds <= set(self.step.recorder.recorded):
             return None
         return obstacle([self.trial]) or "the recording failed: a warning said why"
@@ -79,14 +86,15 @@ class Solo:
     def eager_turn(self) -> list[float]:
         """Milliseconds of the parts of each step, launched from Python: three a step."""
         self.warm_up()
-        return laps(self.device, self._parts())
+        times = iter(laps(self.device, self._parts()))
+        return [ms for step in self.batches.steps for ms in _three(times, len(step))]
 
     def captured_turn(self) -> list[float]:
         """Milliseconds of each step, replayed."""
         self._rewind()
-        self.step.train(self.batches.shapes[0])
+        self.step.train(self.batches.steps[0])
         self._rewind()
-        return laps(self.device, [lambda s=s: self.step.train(s) for s in self.batches.shapes])
+        return laps(self.device, [lambda s=s: self.step.train(s) for s in self.batches.steps])
 
     def warm_up(self) -> None:
         """One turn of steps launched from Python."""
@@ -100,7 +108,7 @@ class Solo:
         for _ in range(steps):
             if self._place == len(self.batches):
                 self._rewind()
-            self.step.train(self.batches.shapes[self._place])
+            self.step.train(self.batches.steps[self._place])
             self._place += 1
         if self.device == "cpu":
             return lambda: None
@@ -127,7 +135,7 @@ class Solo:
 
     def capture(self) -> None:
         """Have the steps captured, where they can be, and take one turn of them."""
-        self.step.prepare(self.batches.shapes)
+        self.step.prepare(self.batches.steps)
         self._rewind()
         self.run(len(self.batches))
 
@@ -136,28 +144,29 @@ class Solo:
         self.step.close()
 
     def _kept(self) -> int:
-        """Of the largest batch."""
+        """Of the largest batch, or of its largest part."""
         self._rewind()
-        lengths = [shape.length or 0 for shape in self.batches.shapes]
-        largest = lengths.index(max(lengths))
-        self.step.train_feed.line.fill_(largest)
-        shape = self.batches.shapes[largest]
-        return bytes_for_backward(self.model, lambda: self.step.forward(shape))
+        step = largest_first(self.batches.steps)[0]
+        self.step.train_feed.line.fill_(self.batches.steps.index(step))
+        part = largest_part(step)
+        return bytes_for_backward(self.model, lambda: self.step.forward(step, part))
 
     def _parts(self) -> list[Action]:
-        """Forward, backward and update of each batch; a rewound feed is expected."""
-        losses: list[Tensor] = []
+        """Forward and backward of each part of a batch, its update; a rewound feed is expected."""
+        shares: list[Tensor] = []
         actions: list[Action] = []
-        for shape in self.batches.shapes:
-            actions += [
-                lambda shape=shape: losses.append(self.step.forward(shape)),
-                lambda: self.step.backward(losses[-1]),
-                lambda: self._update(losses.pop()),
-            ]
+        for step in self.batches.steps:
+            for part in range(len(step)):
+                actions += [
+                    lambda step=step, part=part: shares.append(self.step.forward(step, part)),
+                    lambda: self.step.backward(shares[-1]),
+                ]
+            actions.append(lambda: self._update(shares))
         return actions
 
-    def _update(self, losses: Tensor) -> None:
-        self.step.update(losses)
+    def _update(self, shares: list[Tensor]) -> None:
+        self.step.update(shares)
+        shares.clear()
         self.step.done += 1  # as PackStep.train counts
 
     def _rewind(self) -> None:
@@ -175,16 +184,16 @@ def first_batches(trial: Trial, task: Task, device: str, steps: int) -> Pass:
 
     Where the task has less than one full batch, that one.
     """
-    on_gpu = device == "cuda"
-    generators = [generator_of(trial, "order")]
-    shape = (task.train.lengths, BUCKET if on_gpu else 1, task.train.width or 0)
-    epochs = [
-        plan(epoch_orders(task.train_size, generators), trial.batch_size, *shape)
-        for _ in range(trial.epochs)
-    ]
-    epoch = (merged(epochs) if on_gpu else epochs)[0]
-    full = [shape for shape in epoch.shapes if shape.rows == epoch.shapes[0].rows][:steps]
+    epoch = training_passes([trial], task, torch.device(device))[0]
+    full = [step for step in epoch.steps if rows_of(step) == rows_of(epoch.steps[0])][:steps]
     return Pass(epoch.rows[: len(full)], tuple(full))
+
+
+def _three(times: Iterator[float], parts: int) -> tuple[float, float, float]:
+    """Forward, backward and update of a step, from the laps of its parts and the update's."""
+    pairs = [(next(times), next(times)) for _ in range(parts)]
+    forward, backward = map(sum, zip(*pairs, strict=True))
+    return forward, backward, next(times)
 
 
 def _open_embeddings(model: Any) -> None:

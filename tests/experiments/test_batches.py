@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments import batches
-from experiments.batches import Shape
+from experiments.batches import Shape, Step
 
 
 def generators(lanes: int) -> list[torch.Generator]:
@@ -23,8 +25,8 @@ def test_equals_a_plain_loop(lanes, size, batch, seed):
     planned = batches.plan(orders, batch, lengths)
     parts = orders.split(batch, dim=1)
     assert len(planned) == len(parts)
-    for line, shape, part in zip(planned.rows, planned.shapes, parts, strict=True):
-        assert shape == Shape(part.shape[1], int(lengths[part].max()))
+    for line, step, part in zip(planned.rows, planned.steps, parts, strict=True):
+        assert step == (Shape(part.shape[1], int(lengths[part].max())),)
         assert torch.equal(line[: part.numel()].view(lanes, -1), part)
 
 
@@ -41,7 +43,7 @@ def test_buckets_hold_their_rows_and_are_few(tokens):
     orders = torch.arange(len(tokens)).expand(2, -1)
     planned = batches.plan(orders, 4, lengths, bucket=32, width=max(tokens))
     exact = batches.plan(orders, 4, lengths)
-    for rounded, longest in zip(planned.shapes, exact.shapes, strict=True):
+    for (rounded,), (longest,) in zip(planned.steps, exact.steps, strict=True):
         assert longest.length <= rounded.length <= max(tokens)
         assert rounded.length % 32 == 0 or rounded.length == max(tokens)
         assert rounded.length - longest.length < 32
@@ -49,7 +51,7 @@ def test_buckets_hold_their_rows_and_are_few(tokens):
 
 def test_rows_of_one_size_have_no_length():
     planned = batches.plan(torch.arange(5).expand(1, -1), 2)
-    assert planned.shapes == (Shape(2, None), Shape(2, None), Shape(1, None))
+    assert planned.steps == ((Shape(2, None),), (Shape(2, None),), (Shape(1, None),))
 
 
 def test_the_dev_set_goes_by_length():
@@ -58,17 +60,114 @@ def test_the_dev_set_goes_by_length():
     assert batches.by_length(3, None, lanes=1).tolist() == [[0, 1, 2]]
 
 
+def whole(rows: int, *lengths: int | None) -> batches.Pass:
+    """Steps of one part."""
+    steps = tuple((Shape(rows, length),) for length in lengths)
+    return batches.Pass(torch.zeros(len(steps), rows), steps)
+
+
+def lengths_of(passes) -> list[int]:
+    return [step[0].length for one in passes for step in one.steps]
+
+
 def test_a_rare_length_is_raised_to_the_next():
-    few, many = Shape(4, 32), Shape(4, 64)
-    short = [Shape(3, 32), Shape(3, 96)]
-    passes = [batches.Pass(torch.zeros(3, 4), (few, many, many, *short))] * 2
-    shapes = [one.shapes for one in batches.merged(passes, rare=3)]
-    assert shapes == [(many, many, many, short[1], short[1])] * 2
-    assert [one.shapes for one in batches.merged(passes, rare=2)] == [passes[0].shapes] * 2
-    chain = [batches.Pass(torch.zeros(3, 4), (Shape(4, 32), Shape(4, 64), Shape(4, 96)))]
-    assert batches.merged(chain, rare=2)[0].shapes == (Shape(4, 96),) * 3
+    passes = [whole(4, 32, 64, 64)] * 2
+    assert lengths_of(batches.merged(passes, rare=3)) == [64] * 6
+    assert lengths_of(batches.merged(passes, rare=2)) == [32, 64, 64] * 2
+    assert lengths_of(batches.merged([whole(4, 32, 64, 96)], rare=2)) == [64, 64, 96]
+    assert lengths_of(batches.merged([whole(4, 32, 64, 96)], rare=3)) == [96] * 3
+
+
+def test_the_lengths_that_spare_most_are_kept():
+    one = whole(4, *[16] * 20, *[32] * 3, *[48] * 10, 112)
+    assert lengths_of(batches.merged([one], rare=2, most=2)) == [48] * 33 + [112]
+    assert lengths_of(batches.merged([one], rare=2, most=3)) == [16] * 20 + [48] * 13 + [112]
+
+
+def test_parts_are_raised_to_what_covers_them_all():
+    def step(*lengths: int) -> Step:
+        return tuple(Shape(2, length) for length in lengths)
+
+    often, crossing, beyond, top = step(16, 32), step(32, 16), step(16, 48), step(32, 48)
+    one = batches.Pass(torch.zeros(8, 4), (often,) * 6 + (crossing, beyond))
+    (found,) = batches.merged([one], rare=3)
+    assert found.steps == (often,) * 6 + (top, top)
+
+
+def test_short_batches_are_of_one_kind():
+    short = [(Shape(1, length),) for length in (32, 64) * 8]
+    passes = [replace(whole(4, 32, 64), steps=(*whole(4, 32, 64).steps, one)) for one in short]
+    found = batches.merged(passes, rare=2)
+    assert {one.steps[-1] for one in found} == {(Shape(1, 64),)}
+    assert {step for one in found for step in one.steps[:2]} == {(Shape(4, 32),), (Shape(4, 64),)}
 
 
 def test_merging_leaves_rows_of_one_size():
     one = batches.plan(torch.arange(5).expand(1, -1), 2)
-    assert batches.merged([one])[0].shapes == one.shapes
+    assert batches.merged([one])[0].steps == one.steps
+
+
+def test_parts_of_one_length_are_joined():
+    step = (Shape(3, 32), Shape(3, 48), Shape(4, 48))
+    one = batches.Pass(torch.zeros(2, 10), (step, step[1:]))
+    assert batches.joined(one).steps == ((Shape(3, 32), Shape(7, 48)), (Shape(7, 48),))
+    assert batches.joined(whole(2, None, 8)).steps == whole(2, None, 8).steps
+
+
+def test_parts_keep_the_device_full():
+    lengths = torch.tensor([32, 96])  # 64 on average
+    assert batches.parts_of(32, lengths) == 1
+    assert batches.parts_of(255, lengths) == 1
+    assert batches.parts_of(256, lengths) == 2
+    assert batches.parts_of(10**6, lengths) == batches.MOST_PARTS
+    assert batches.parts_of(10**6, None) == 1
+
+
+@given(
+    lanes=st.integers(1, 3),
+    size=st.integers(1, 60),
+    batch=st.integers(1, 17),
+    parts=st.integers(1, 5),
+    bucket=st.sampled_from([1, 16]),
+    epochs=st.integers(1, 4),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_parts_hold_every_row_of_the_step(lanes, size, batch, parts, bucket, epochs, seed):
+    lengths = torch.randint(1, 200, (size,), generator=torch.Generator().manual_seed(seed))
+    width = int(lengths.max())
+    drawn = generators(lanes)
+    orders = [batches.epoch_orders(size, drawn) for _ in range(epochs)]
+    exact = [batches.plan(order, batch, lengths, bucket, width, parts) for order in orders]
+    passes = [batches.joined(one) for one in batches.merged(exact, rare=2)]
+    assert len({step for one in passes for step in one.steps}) <= batches.KINDS
+    for order, one in zip(orders, passes, strict=True):
+        expected = order.split(batch, dim=1)
+        for line, step, rows in zip(one.rows, one.steps, expected, strict=True):
+            assert batches.rows_of(step) == rows.shape[1]
+            assert len(step) <= parts
+            found = [
+                batches.part_rows(line, step, lanes, part).view(lanes, -1)
+                for part in range(len(step))
+            ]
+            assert torch.equal(torch.cat(found, 1).sort(1).values, rows.sort(1).values)
+            for shape, part in zip(step, found, strict=True):
+                assert part.shape[1] == shape.rows
+                assert lengths[part].max() <= shape.length <= width
+
+
+@given(batch=st.integers(2, 12), parts=st.integers(2, 4))
+def test_parts_are_equal_and_sorted_by_length(batch, parts):
+    lengths = torch.arange(batch).flip(0) + 1
+    one = batches.plan(torch.arange(batch).expand(2, -1), batch, lengths, parts=parts)
+    (step,) = one.steps
+    ends = [shape.length for shape in step]
+    assert ends == sorted(ends)
+    assert ends[-1] == batch
+    assert len({shape.rows for shape in step[:-1]}) <= 1
+    assert step[0].rows == batch // min(parts, batch)
+    assert one.rows[0, :batch].tolist() == list(range(batch))[::-1]
+
+
+def test_one_part_leaves_the_order():
+    orders = torch.tensor([[3, 0, 2, 1]])
+    assert torch.equal(batches.plan(orders, 4, torch.tensor([4, 3, 2, 1])).rows, orders)

@@ -24,7 +24,7 @@ from experiments.cost import clock, command, energy, files, kept, measure, nvml,
 from experiments.cost.inference import MERGED, latency, merged_adapter
 from experiments.cost.records import KEYS, Records
 from experiments.errors import BenchError
-from experiments.methods import attach
+from experiments.methods import attach, generator_of
 from experiments.store import Store
 from experiments.study import Study, grid
 from experiments.trial import METHODS, Trial
@@ -94,9 +94,9 @@ def test_batches_are_the_first_full_ones_of_the_trial(trial: MakeTrial, glue: st
     one = trial(batch_size=32, seed=3)  # 48 rows: a full batch and a short one
     task = tasks.load(one, glue)
     batches = solo.first_batches(one, task, "cpu", steps=20)
-    order = torch.randperm(48, generator=solo.generator_of(one, "order"))
+    order = torch.randperm(48, generator=generator_of(one, "order"))
     assert batches.rows.tolist() == [order[:32].tolist()]
-    assert batches.shapes[0].length == task.train.lengths[order[:32]].max()
+    assert batches.steps[0][0].length == task.train.lengths[order[:32]].max()
 
 
 def test_a_task_of_less_than_a_batch_is_one_batch(trial: MakeTrial, glue: str):

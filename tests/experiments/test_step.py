@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.bert.modeling_bert import BertLayer
 
 from experiments import batches, tasks, train
-from experiments.batches import Shape
+from experiments.batches import Step
 from experiments.graphs import Recorder
 from experiments.methods import attach, generator_of
 from experiments.optimizer import share_of_peak
@@ -56,11 +56,12 @@ def pack_step(trials, glue) -> PackStep:
     return PackStep(task, attach(trials, task), trials, CPU)
 
 
-def load(step, trials) -> tuple[list[Shape], batches.Pass]:
-    epochs, dev = train._passes(trials, step.task, CPU)
-    step.train_feed.load(epochs[0])
+def load(step, trials, parts: int = 1) -> tuple[list[Step], batches.Pass]:
+    epoch = train.training_passes(trials, step.task, CPU, parts)[0]
+    dev = train.dev_pass(len(trials), step.task, CPU)
+    step.train_feed.load(epoch)
     step.dev_feed.load(dev)
-    return list(epochs[0].shapes), dev
+    return list(epoch.steps), dev
 
 
 class NoQuestions(TorchDispatchMode):
@@ -133,17 +134,17 @@ def test_replaying_gives_the_same_numbers(trial, glue):
     plain, replayed = pack_step(trials, glue), pack_step(trials, glue)
     replayed.recorder, graphs = recorder()
     for step in (plain, replayed):
-        shapes, dev = load(step, trials)
-        step.prepare(shapes, dev.shapes)
-        for shape in shapes:
-            step.train(shape)
+        kinds, dev = load(step, trials)
+        step.prepare(kinds, dev.steps)
+        for kind in kinds:
+            step.train(kind)
         step.evaluate(dev)
-    assert torch.equal(plain.losses[: len(shapes)], replayed.losses[: len(shapes)])
+    assert torch.equal(plain.losses[: len(kinds)], replayed.losses[: len(kinds)])
     assert torch.equal(plain.predictions, replayed.predictions)
-    assert sum(graph.replays for graph in graphs) == len(shapes) + len(dev.shapes)
-    assert len(graphs) == len(set(shapes)) + len(set(dev.shapes))
-    tokens = [shape.rows * shape.length for kind, shape in replayed.recorder.recorded]
-    assert tokens[: len(set(shapes))] == sorted(tokens[: len(set(shapes))], reverse=True)
+    assert sum(graph.replays for graph in graphs) == len(kinds) + len(dev.steps)
+    assert len(graphs) == len(set(kinds)) + len(set(dev.steps))
+    tokens = [shape.rows * shape.length for _, (shape,) in replayed.recorder.recorded]
+    assert tokens[: len(set(kinds))] == sorted(tokens[: len(set(kinds))], reverse=True)
     replayed.close()
     assert replayed.recorder.recorded == ()
 
@@ -151,11 +152,11 @@ def test_replaying_gives_the_same_numbers(trial, glue):
 def test_warm_up_changes_nothing(trial, glue):
     trials = [trial(seed=seed, module_dropout=0.3) for seed in range(2)]
     step = pack_step(trials, glue)
-    shapes, dev = load(step, trials)
+    kinds, dev = load(step, trials)
     before = [tensor.clone() for tensor in step.state()]
     with unchanged(step.state()):
-        step._train_operations(shapes[0])()
-        step.predict(dev.shapes[0])
+        step._train_operations(kinds[0])()
+        step.predict(dev.steps[0])
         moved = [
             not torch.equal(old.nan_to_num(-1), new.nan_to_num(-1))
             for old, new in zip(before, step.state(), strict=True)
@@ -171,9 +172,9 @@ def test_a_model_that_cannot_be_recorded_is_trained_all_the_same(trial, glue, ca
     refused.recorder, graphs = recorder(RuntimeError("operation not permitted\nwhen capturing"))
     with caplog.at_level(logging.WARNING):
         for step in (plain, refused):
-            shapes, dev = load(step, trials)
-            step.prepare(shapes, dev.shapes)
-            step.train(shapes[0])
+            kinds, dev = load(step, trials)
+            step.prepare(kinds, dev.steps)
+            step.train(kinds[0])
     assert torch.equal(plain.losses[0], refused.losses[0])
     (record,) = caplog.records
     assert record.message.endswith("one by one: operation not permitted")
@@ -184,21 +185,21 @@ def test_running_out_of_memory_while_recording_is_not_hidden(trial, glue):
     trials = [trial()]
     step = pack_step(trials, glue)
     step.recorder, _ = recorder(torch.OutOfMemoryError("CUDA out of memory"))
-    shapes, _ = load(step, trials)
+    kinds, _ = load(step, trials)
     with pytest.raises(torch.OutOfMemoryError):
-        step.prepare(shapes)
+        step.prepare(kinds)
 
 
 def test_what_an_interrupted_step_left_is_dropped(trial, glue):
     trials = [trial()]
     plain, interrupted = pack_step(trials, glue), pack_step(trials, glue)
-    shapes, _ = load(plain, trials)
+    kinds, _ = load(plain, trials)
     load(interrupted, trials)
     with unchanged(interrupted.state()):
-        interrupted.backward(interrupted.forward(shapes[0]))
+        interrupted.backward(interrupted.forward(kinds[0]))
     for step in (plain, interrupted):
-        step.train(shapes[0])
-        step.train(shapes[1])
+        step.train(kinds[0])
+        step.train(kinds[1])
     assert torch.equal(plain.losses[:2], interrupted.losses[:2])
 
 
@@ -208,10 +209,10 @@ def test_a_step_asks_the_device_nothing(method, trial, glue, monkeypatch):
     trials = [trial(method=method, precision="bf16", **dropouts)]
     monkeypatch.setattr(text, "READ_ON_HOST", ())
     step = pack_step(trials, glue)
-    shapes, dev = load(step, trials)
+    kinds, dev = load(step, trials)
     with NoQuestions():
-        step.train(shapes[0])
-        step.predict(dev.shapes[0])
+        step.train(kinds[0])
+        step.predict(dev.steps[0])
     assert step.losses[0].isfinite().all()
 
 
@@ -225,10 +226,10 @@ def test_questions_are_noticed():
 def test_no_step_after_the_last(trial, glue):
     trials = [trial(epochs=1, batch_size=48)]
     step = pack_step(trials, glue)
-    (shape,), _ = load(step, trials)
-    step.train(shape)
+    (kind,), _ = load(step, trials)
+    step.train(kind)
     with pytest.raises(IndexError, match="all 1 steps are done"):
-        step.train(shape)
+        step.train(kind)
 
 
 def test_a_pass_of_another_size_is_refused(trial, glue):

@@ -171,6 +171,23 @@ def test_mpnet_too(precision, run, recorded):
     assert recorded[0]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("method", ["lokr", "head", "lora", "lokr-peft", "full"])
+def test_replayed_parts_are_the_parts(method, precision, run, recorded):
+    lanes = 3 if method in ("lokr", "head") else 1
+    rate = 2e-4 if method == "full" else 5e-3
+    fields = {"method": method, "precision": precision, "learning_rate": rate}
+    trials = [trial(seed=seed, **fields) for seed in range(lanes)]
+    replayed = run(trials, capture=True, parts=3)
+    launched = run(trials, capture=False, parts=3)
+    assert_close(replayed, launched, TOLERANCE[precision])
+    kinds = [kind for way, kind in recorded[0] if way == "train"]
+    assert max(map(len, kinds)) == 3
+    assert len(kinds) <= batches.KINDS
+    if precision == "fp32":
+        assert_close(replayed, run(trials, capture=True, parts=1), 1e-2)
+
+
 @pytest.mark.parametrize("knob", ["rank_dropout", "module_dropout"])
 def test_dropouts_are_drawn_anew_in_every_replay(knob, run):
     trials = [trial(seed=seed, **{knob: 0.5}) for seed in (0, 1)]
@@ -231,29 +248,30 @@ def test_what_cannot_be_recorded_is_launched_and_said_once(run, recorded, caplog
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize("capture", [True, False])
-@pytest.mark.parametrize("kind", ["bert", "mpnet"])
-def test_no_step_waits_for_the_device(kind, capture):
-    names = {"bert": ("query", "value"), "mpnet": ("q", "v")}[kind]
+@pytest.mark.parametrize(("base", "parts"), [("bert", 1), ("mpnet", 1), ("bert", 3)])
+def test_no_step_waits_for_the_device(base, parts, capture):
+    names = {"bert": ("query", "value"), "mpnet": ("q", "v")}[base]
     trials = [trial(seed=seed, rank_dropout=0.1, target_modules=names) for seed in (0, 1)]
     with own_stream(CUDA):
-        task = task_of(kind)
+        task = task_of(base)
         adapted = attach(trials, task)
         adapted.model.to(CUDA)
         step = PackStep(task, adapted, trials, CUDA, capture=capture)
-        epochs, dev = train._passes(trials, task, CUDA)
+        epochs = train.training_passes(trials, task, CUDA, parts)
+        dev = train.dev_pass(len(trials), task, CUDA)
         train._prepare(step, epochs, dev)
-        shapes = epochs[0].shapes
-        step.train(shapes[0])
+        kinds = epochs[0].steps
+        step.train(kinds[0])
         step.dev_feed.load(dev)
-        step.predict(dev.shapes[0])
+        step.predict(dev.steps[0])
         torch.cuda.set_sync_debug_mode("error")
         try:
-            for shape in shapes[1:]:
-                step.train(shape)
+            for kind in kinds[1:]:
+                step.train(kind)
             step.evaluate(dev)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-        assert step.losses[: len(shapes)].isfinite().all()
+        assert step.losses[: len(kinds)].isfinite().all()
         assert step.predictions.isfinite().all()
         step.close()
 
@@ -267,8 +285,8 @@ def test_replayed_predictions_are_the_predictions():
             adapted = attach(trials, task)
             adapted.model.to(CUDA)
             step = PackStep(task, adapted, trials, CUDA, capture=capture)
-            epochs, dev = train._passes(trials, task, CUDA)
-            train._prepare(step, epochs, dev)
+            dev = train.dev_pass(len(trials), task, CUDA)
+            train._prepare(step, train.training_passes(trials, task, CUDA), dev)
             step.evaluate(dev)
             predictions.append(step.predictions.cpu())
             step.close()
@@ -288,7 +306,7 @@ def test_padding_does_not_count():
         for length in (int(task.train.lengths[rows].max()), LONGEST):
             step = PackStep(task, adapted, trials, CUDA, capture=False)
             step.train_feed.load(batches.plan(rows, 8, task.train.lengths))
-            losses.append(step.forward(Shape(8, length)).item())
+            losses.append(step.forward((Shape(8, length),)).item())
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
