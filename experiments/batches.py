@@ -112,8 +112,9 @@ def plan(
         lengths: tokens of each row, (N,); a part is cut to the longest of its rows.
         bucket: the cut is rounded up to a multiple of this.
         width: but not over this (with ``bucket`` > 1).
-        parts: G, with ``lengths``; a short batch has its share of them. With one part the rows of
-            a batch stay in order, otherwise each lane's are sorted by length.
+        parts: G, with ``lengths``; a short batch has its share of them, rounded up, so that its
+            parts need no more memory. With one part the rows of a batch stay in order, otherwise
+            each lane's are sorted by length.
     """
     batch = min(batch, orders.shape[1])
     sizes = [len(part) for part in torch.arange(orders.shape[1]).split(batch)]
@@ -127,7 +128,7 @@ def plan(
     parts = min(parts, batch)
     steps = []
     for some, size in ((tokens[:-1], batch), (tokens[-1:, :, : sizes[-1]], sizes[-1])):
-        shares = _shares(size, max(1, parts * size // batch))
+        shares = _shares(size, math.ceil(parts * size / batch))
         for longest in _longest(some, shares):
             cuts = [_round_up(length, bucket, width) for length in longest]
             steps.append(tuple(map(Shape, shares, cuts)))
@@ -191,9 +192,8 @@ def _flat(lines: Tensor, short: int) -> Tensor:
 
 
 def _shares(size: int, parts: int) -> list[int]:
-    """Rows of each part: equal ones, the last takes the rest."""
-    share = size // parts
-    return [*[share] * (parts - 1), size - share * (parts - 1)]
+    """Rows of each part: as equal as can be, one more in the first ones, which are short rows."""
+    return [math.ceil((size - part) / parts) for part in range(parts)]
 
 
 def _longest(tokens: Tensor, shares: list[int]) -> list[list[int]]:

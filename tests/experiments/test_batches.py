@@ -163,11 +163,24 @@ def test_parts_are_equal_and_sorted_by_length(batch, parts):
     ends = [shape.length for shape in step]
     assert ends == sorted(ends)
     assert ends[-1] == batch
-    assert len({shape.rows for shape in step[:-1]}) <= 1
-    assert step[0].rows == batch // min(parts, batch)
+    rows = [shape.rows for shape in step]
+    assert len(rows) == min(parts, batch)
+    assert sum(rows) == batch
+    assert rows[-1] == min(rows) >= max(rows) - 1
     assert one.rows[0, :batch].tolist() == list(range(batch))[::-1]
 
 
 def test_one_part_leaves_the_order():
     orders = torch.tensor([[3, 0, 2, 1]])
     assert torch.equal(batches.plan(orders, 4, torch.tensor([4, 3, 2, 1])).rows, orders)
+
+
+def test_a_short_batch_has_its_share_of_the_parts():
+    def rows(size: int) -> list[list[int]]:
+        orders = torch.arange(size).expand(1, -1)
+        planned = batches.plan(orders, 12, torch.arange(size) + 1, parts=4)
+        return [[shape.rows for shape in step] for step in planned.steps]
+
+    assert rows(12 + 11) == [[3, 3, 3, 3], [3, 3, 3, 2]]
+    assert rows(12 + 3) == [[3, 3, 3, 3], [3]]
+    assert rows(12 + 4) == [[3, 3, 3, 3], [2, 2]]
