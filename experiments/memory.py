@@ -32,8 +32,10 @@ from typing import Any, Protocol
 from experiments.trial import Trial
 
 SHARE = 0.85
-PROBE_LANES = 4
-"""A probe of several lanes: the base's own memory, there once, weighs little in a lane's share."""
+PROBE_LANES = 16
+"""A probe of many lanes: the base's own memory, there once, weighs little in a lane's share. And a
+wide pack's step goes in parts (:func:`experiments.batches.parts_of`): 16 lanes of text hold about
+as many tokens at a time as 4 lanes do in one part, which would promise too few lanes."""
 REGROWN = 1.25
 """What did not fit is tried again once the budget is larger by a quarter, not by a few bytes."""
 

@@ -72,7 +72,7 @@ def _pack_step(
     epoch = training_passes(trials, task, device)[0]
     kind = Counter(epoch.steps).most_common(1)[0][0]
     line = epoch.rows[epoch.steps.index(kind)]
-    step.train_feed.load(Pass(line.expand(steps, -1), (kind,) * steps))
+    step.train_feed.load(Pass(line.repeat(steps, 1), (kind,) * steps))
     step.prepare([kind])
     return partial(step.train, kind), line, kind
 

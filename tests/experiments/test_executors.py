@@ -50,6 +50,13 @@ def packs_of(trials: Sequence[Trial], lanes: int = 8) -> tuple[Pack, ...]:
     return plan(trials, (), lanes, layers_of=layers_of, rows_of=rows_of).packs
 
 
+@pytest.fixture(autouse=True, scope="module")
+def narrow_probes():
+    """Probes of 4 lanes: the packs here are small."""
+    with patch.object(memory, "PROBE_LANES", 4):
+        yield
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     made = Store(tmp_path)
