@@ -12,6 +12,8 @@ import numpy as np
 
 RESAMPLES = 10_000
 SEED = 0
+ENOUGH = 8
+"""Pairs below which an interval over them says nothing."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.bench.paired import Difference, difference
+from experiments.bench.paired import ENOUGH, Difference, difference
 from experiments.bench.record import Record
 from experiments.bench.sheets import NONE, Sheet, Target, judged, median, number, ratio, with_spread
 
@@ -172,4 +172,6 @@ def _mean_and_deviation(scores: Sequence[float]) -> str:
 
 
 def _verdict(found: Difference) -> str:
+    if found.pairs < ENOUGH:
+        return f"too few: {ENOUGH} at least"
     return "met" if found.is_nothing else "missed"

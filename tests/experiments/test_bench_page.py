@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from experiments import cli
 from experiments.bench import contenders, layer_report, page, step, step_report, sweep, sweep_report
-from experiments.bench.paired import difference
+from experiments.bench.paired import ENOUGH, difference
 from experiments.bench.record import Record, Recorder, read, read_all
 from experiments.bench.sheets import Target, judged, number, spread, with_spread
 from experiments.errors import BenchError
@@ -436,3 +436,10 @@ def test_the_published_page_is_up_to_date():
         for record in records:
             text = (folder / "bench" / record.file_name).read_text()
             assert text == json.dumps(record.to_dict(), indent=1, allow_nan=False) + "\n"
+
+
+def test_a_few_pairs_are_no_verdict():
+    few = difference([0.5] * (ENOUGH - 1), [0.25] * (ENOUGH - 1))
+    assert sweep_report._verdict(few) == "too few: 8 at least"
+    assert sweep_report._verdict(difference([0.5] * ENOUGH, [0.25] * ENOUGH)) == "missed"
+    assert sweep_report._verdict(difference([0.5] * ENOUGH, [0.5] * ENOUGH)) == "met"
