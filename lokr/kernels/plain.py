@@ -51,7 +51,10 @@ def backward(
     gu = g if w2_a is None else _times(g, w2_a)  # (L, n·a, q)
     gh = mix(gu, w1.mT)  # (L, n·c, q)
     rows = x.view(s.lanes, s.n * s.c, s.d)  # (L, n·c, d)
-    outer = [_outer(gu, h, s), *([] if w2_a is None else [_times(g.mT, u)]), _times(gh.mT, rows)]
+    outer = [_outer(gu, h, s)]
+    if w2_a is not None:
+        outer.append(_times(u.mT, g).mT)  # the narrow one first: twice as fast on a CPU
+    outer.append(_times(gh.mT, rows))
     gx = _times(gh, first).view(x.shape) if needs_x else x.new_empty(0)
     return gx, outer
 
