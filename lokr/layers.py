@@ -342,8 +342,7 @@ class Linear(LoKrLayer):
         if adapter is None or args or kwargs or not _is_plain(self.base_layer):
             return super().forward(x, *args, **kwargs)
         dtype = _product_dtype(x)
-        autocast = torch.is_autocast_enabled(x.device.type)
-        fits = autocast or self.weight.dtype == dtype  # else the frozen layer says what is wrong
+        fits = _in_autocast(x) or self.weight.dtype == dtype  # else the frozen layer says what not
         if not fits:
             return super().forward(x)
         bias = None if self.bias is None else self.bias.to(dtype)
@@ -410,17 +409,39 @@ class Conv(LoKrLayer):
 
 def _product_dtype(x: Tensor) -> torch.dtype:
     """The dtype of a matrix product of x: autocast's, inside it."""
-    kind = x.device.type
-    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
-        return torch.get_autocast_dtype(kind)
+    if _in_autocast(x) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(x.device.type)
     return x.dtype
+
+
+def _in_autocast(x: Tensor) -> bool:
+    """Whether autocast is on where x is; some devices (meta) have none, and asking is an error."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def _is_plain(layer: nn.Module) -> bool:
     """Whether a layer is W·x + bias and no more: no subclass, no hooks, nothing to train."""
-    plain = type(layer) is nn.Linear or is_transposed_linear(layer)
-    hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
-    return plain and not hooks and not any(p.requires_grad for p in layer.parameters())
+    plain = type(layer) is nn.Linear or _is_conv1d(type(layer))
+    # Some libraries replace the method of one layer (accelerate, to bring offloaded weights).
+    altered = _is_hooked(layer) or "forward" in vars(layer)
+    tensors = [t for t in (layer.weight, layer.bias) if t is not None]
+    return plain and not altered and all(_is_frozen(t) for t in tensors)
+
+
+def _is_hooked(layer: nn.Module) -> bool:
+    hooks = (
+        layer._forward_hooks,
+        layer._forward_pre_hooks,
+        layer._backward_hooks,
+        layer._backward_pre_hooks,
+    )
+    return any(hooks)
+
+
+def _is_frozen(tensor: Any) -> bool:
+    """Whether it is an ordinary tensor, no quantized or sharded kind, and not trained."""
+    return type(tensor) in (nn.Parameter, Tensor) and not tensor.requires_grad
 
 
 def layer_class(module: nn.Module) -> type[LoKrLayer] | None:
@@ -436,7 +457,8 @@ def layer_class(module: nn.Module) -> type[LoKrLayer] | None:
 
 def is_transposed_linear(module: nn.Module) -> bool:
     """Whether a module is transformers' ``Conv1D``, told without importing transformers."""
-    return any(
-        cls.__name__ == "Conv1D" and cls.__module__ == "transformers.pytorch_utils"
-        for cls in type(module).__mro__
-    )
+    return any(_is_conv1d(cls) for cls in type(module).__mro__)
+
+
+def _is_conv1d(cls: type) -> bool:
+    return cls.__name__ == "Conv1D" and cls.__module__ == "transformers.pytorch_utils"

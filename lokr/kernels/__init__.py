@@ -98,13 +98,28 @@ def adapted_linear(x: Tensor, weight: Tensor | None, bias: Tensor | None, f: Fac
 
     Returns:
         (L·…, a·b) in the dtype of x.
+
+    Raises:
+        ValueError: x has another width, or rows that the lanes cannot share evenly.
     """
     from lokr.kernels import linear
 
+    if x.shape[-1] != _width(f):  # the programs would read past the factors' ends
+        raise ValueError(f"x has {x.shape[-1]} features, the layer takes {_width(f)}")
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     if len(rows) % len(f.w1):
         raise ValueError(f"x has {len(rows)} rows, which {len(f.w1)} lanes cannot share evenly")
     fused = serves(x.device, x.dtype, f)
     f = f.to(torch.float32 if fused else x.dtype)
     y = linear.adapted_linear(rows, weight, bias, f.w1, f.w2, f.w2_a, f.w2_b, fused)
-    return y.view(*x.shape[:-1], y.shape[-1])
+    # As torch.matmul ends. What an operator returns, and views of it, may not be changed in place,
+    # and ReLU(inplace=True) may come next.
+    out: Tensor = torch.ops.aten._unsafe_view(y, [*x.shape[:-1], y.shape[-1]])
+    return out
+
+
+def _width(f: Factors) -> int:
+    """c·d, the features of x."""
+    last = f.w2 if f.w2_b is None else f.w2_b
+    assert last is not None
+    return f.w1.shape[2] * last.shape[2]

@@ -108,12 +108,63 @@ def hooked() -> nn.Linear:
     return layer
 
 
-@pytest.mark.parametrize("layer", [Noisy(12, 20), hooked()], ids=["subclass", "hook"])
-def test_a_layer_that_does_more_keeps_doing_it(layer):
+def replaced() -> nn.Linear:
+    """As accelerate does it to bring offloaded weights."""
+    layer = nn.Linear(12, 20)
+    own = layer.forward
+    layer.forward = lambda x: own(x) * 2
+    return layer
+
+
+def noisy_conv1d() -> nn.Module:
+    from transformers.pytorch_utils import Conv1D
+
+    class NoisyConv1D(Conv1D):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x).tanh()
+
+    return NoisyConv1D(20, 12)
+
+
+@pytest.mark.parametrize("make", [lambda: Noisy(12, 20), hooked, replaced, noisy_conv1d])
+def test_a_layer_that_does_more_keeps_doing_it(make):
     torch.manual_seed(0)
-    model = adapt(Net(layer), r=2, target_modules=["layer"])
+    bare, x = Net(make()).to(DEVICE), torch.randn(3, 12, device=DEVICE)
+    expected = bare(x).detach()
+    model = adapt(bare, r=2, target_modules=["layer"]).to(DEVICE)  # ΔW = 0 so far
+    for path in ("triton", "torch"):
+        with kernels.force(path), torch.no_grad():
+            assert_close(model(x), expected, **CLOSE)
     randomize(model)
-    check_same(model, torch.randn(3, 12))
+    check_same(model, x)
+
+
+def test_a_hook_on_the_gradient_of_the_frozen_layer_is_called():
+    torch.manual_seed(0)
+    model = adapt(Net(nn.Linear(12, 20)), r=2, target_modules=["layer"]).to(DEVICE)
+    (layer,) = (module for module in model.modules() if type(module) is nn.Linear)
+    calls = []
+    layer.register_full_backward_pre_hook(lambda module, gradients: calls.append(1))
+    model(torch.randn(3, 12, device=DEVICE, requires_grad=True)).sum().backward()
+    assert calls == [1]
+
+
+@pytest.mark.parametrize("path", ["triton", "torch"])
+@pytest.mark.parametrize("shape", [(12,), (3, 12), (2, 3, 12)], ids=str)
+def test_the_output_may_be_changed_in_place(path, shape):
+    torch.manual_seed(0)
+    model = adapt(Net(nn.Linear(12, 20)), r=2, target_modules=["layer"]).to(DEVICE)
+    randomize(model)
+    x = torch.randn(shape, device=DEVICE, requires_grad=True)
+    with kernels.force(path):
+        (expected,) = torch.autograd.grad(model(x).relu().square().sum(), x)
+        (found,) = torch.autograd.grad(model(x).relu_().square().sum(), x)
+    assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_a_device_without_autocast():
+    model = adapt(Net(nn.Linear(12, 20)), r=2, target_modules=["layer"]).to("meta")
+    assert model(torch.empty(3, 12, device="meta")).shape == (3, 20)
 
 
 def test_two_active_adapters_and_a_merged_one():
@@ -184,3 +235,10 @@ def test_rows_that_lanes_cannot_share():
     model = adapt(Mlp(), [LoKrConfig(r=2, **TARGETS)] * 2).to(DEVICE)
     with kernels.force("triton"), pytest.raises(ValueError, match="3 rows, which 2 lanes"):
         model(torch.randn(3, 12, device=DEVICE))
+
+
+@pytest.mark.parametrize("path", ["triton", "torch"])
+def test_an_input_of_another_width(path):
+    model = adapt(Net(nn.Linear(12, 20)), r=2, target_modules=["layer"]).to(DEVICE)
+    with kernels.force(path), pytest.raises(ValueError, match="24 features, the layer takes 12"):
+        model(torch.randn(3, 24, device=DEVICE))
