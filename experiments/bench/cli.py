@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from experiments.bench import page as pages
-from experiments.bench.record import Recorder, provenance
+from experiments.bench.record import Record, Recorder, provenance
 from experiments.command import Data, Device, DeviceName, Sets, explained, place
 
 if TYPE_CHECKING:
@@ -176,7 +176,10 @@ def _sweep(results: Path, what: Sweep, parts: Sequence[Part] | None) -> None:
 
 @contextmanager
 def _recorded(comparison: str, device: Device, results: Path) -> Iterator[Recorder]:
-    """Where pieces go; at the end, also after Ctrl-C, they are shown and are on the page."""
+    """Where pieces go; at the end, also after Ctrl-C, they are shown and are on the page.
+
+    A run that measures nothing leaves the page as it is.
+    """
     import torch
 
     where = place(device)
@@ -189,9 +192,15 @@ def _recorded(comparison: str, device: Device, results: Path) -> Iterator[Record
     try:
         yield recorder
     finally:
-        for sheet in pages.sheets(recorder.record):
-            sheet.show(console)
-        console.print(f"\nPage: {pages.refresh(results)}", highlight=False, soft_wrap=True)
+        if recorder.saved:
+            _show(recorder.record, results, console)
+
+
+def _show(record: Record, results: Path, console: Console) -> None:
+    """The tables of a comparison, and the page with all of them."""
+    for sheet in pages.sheets(record):
+        sheet.show(console)
+    console.print(f"\nPage: {pages.refresh(results)}", highlight=False, soft_wrap=True)
 
 
 def _said(failures: Sequence[str]) -> int:

@@ -101,6 +101,8 @@ class Recorder:
     def __init__(self, results: Path, comparison: str, provenance: dict[str, Any]) -> None:
         self.folder = results / "bench"
         self.run = provenance
+        self.saved = False
+        """Whether this run has measured anything."""
         small = provenance["gpu"] is None
         hardware = provenance["gpu"] or provenance["cpu"]
         self.record = Record(comparison, small, hardware)
@@ -118,6 +120,7 @@ class Recorder:
         self.record.put(name, {"finished": finished, **finite(measured)}, self.run)
         text = json.dumps(self.record.to_dict(), indent=1, allow_nan=False) + "\n"
         write(self.folder / self.record.file_name, text)
+        self.saved = True
 
 
 def provenance(device: str) -> dict[str, Any]:

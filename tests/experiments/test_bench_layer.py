@@ -134,3 +134,4 @@ def test_a_layer_that_is_not_there_is_one_line(tmp_path):
     ran = CliRunner().invoke(cli.app, arguments)
     assert ran.exit_code == 1
     assert "--only '7x7': no layer has this in its name; there are: 768x768" in ran.output
+    assert not any(tmp_path.iterdir())  # nothing was measured, so no page is written
