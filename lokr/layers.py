@@ -121,7 +121,8 @@ class Adapter(nn.Module):
 
     def factors(self) -> product.Factors:
         """The tensors as :mod:`lokr.product` takes them; w1 carries the scale."""
-        t: dict[str, Tensor] = dict(self.named_parameters())
+        # By name: replicas (DataParallel) and shards (FSDP) have tensors, and no parameters.
+        t: dict[str, Tensor] = {name: getattr(self, name) for name in self.specs[0].shapes}
         w1 = t["lokr_w1"] if "lokr_w1" in t else t["lokr_w1_a"] @ t["lokr_w1_b"]
         scale = self.specs[0].scale if self.lanes == 1 else self.scale.view(-1, 1, 1)
         w2_b = t.get("lokr_w2_b")

@@ -242,3 +242,28 @@ def test_an_input_of_another_width(path):
     model = adapt(Net(nn.Linear(12, 20)), r=2, target_modules=["layer"]).to(DEVICE)
     with kernels.force(path), pytest.raises(ValueError, match="24 features, the layer takes 12"):
         model(torch.randn(3, 24, device=DEVICE))
+
+
+def replica(module: nn.Module) -> nn.Module:
+    """A copy as ``DataParallel`` makes it for each device: tensors where parameters were."""
+    copy = module._replicate_for_data_parallel()
+    for name, child in module.named_children():
+        copy._modules[name] = replica(child)
+    for name, parameter in module.named_parameters(recurse=False):
+        setattr(copy, name, parameter.clone() if parameter.requires_grad else parameter.detach())
+    return copy
+
+
+def test_a_replica_whose_tensors_are_no_parameters():
+    torch.manual_seed(0)
+    model = adapt(Mlp(), r=2, **TARGETS).to(DEVICE)
+    randomize(model)
+    x = torch.randn(3, 12, device=DEVICE)
+    found = []
+    for one in (model, replica(model)):
+        model.zero_grad()
+        out = one(x)
+        out.square().sum().backward()
+        grads = [p.grad.clone() for p in model.parameters() if p.requires_grad]
+        found.append([out.detach(), *grads])
+    assert_close(found[1], found[0], rtol=0, atol=0)
