@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -144,8 +145,8 @@ def sample(trials: Sequence[Trial], count: int | None) -> list[Trial]:
     groups: dict[int, list[Trial]] = {}
     for index in drawn:
         groups.setdefault(trials[index].decompose_factor, []).append(trials[index])
-    order = sorted(groups)
-    return [groups[order[i % len(order)]][i // len(order)] for i in range(count)]
+    turns = zip_longest(*(groups[factor] for factor in sorted(groups)))
+    return [trial for turn in turns for trial in turn if trial is not None][:count]
 
 
 def pair_key(trial: Trial) -> str:

@@ -51,6 +51,15 @@ def test_a_sample_takes_both_splits_in_turn_and_is_always_the_same():
     assert sweep.sample(trials, 64) == list(trials)
 
 
+def test_a_sample_goes_on_with_the_larger_split_when_the_other_is_used_up():
+    ours = studies.load(sweep.STUDY).trials
+    few = [one for one in ours if one.decompose_factor == -1][:1]
+    many = [one for one in ours if one.decompose_factor == 8][:6]
+    drawn = sweep.sample([*few, *many], 5)
+    assert [one.decompose_factor for one in drawn] == [-1, 8, 8, 8, 8]
+    assert len(set(drawn)) == 5
+
+
 def test_trials_that_differ_only_in_their_method_are_a_pair(trial):
     ours, theirs = trial(), trial(method="lokr-peft")
     assert sweep.pair_key(ours) == sweep.pair_key(theirs) == ours.id
