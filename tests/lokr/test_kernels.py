@@ -96,7 +96,13 @@ SHAPES = {
     "prime": (2, 3, 1, 7, 1, 11, 2),
     "blocks": (1, 3, 2, 600, 4, 520, 5),
     "rank-40": (1, 6, 2, 90, 3, 100, 40),
+    "rank-32": (1, 7, 2, 128, 3, 128, 32),  # the last that one program holds whole
+    "rank-33": (1, 7, 2, 128, 3, 128, 33),
+    "largest": (1, 2, 128, 3, 128, 2, 128),  # see tiles.LARGEST
+    "full-largest": (1, 2, 128, 3, 128, 2, 0),
     "full-odd": (2, 5, 3, 10, 4, 9, 0),
+    "full-64": (2, 2, 6, 64, 3, 64, 0),  # the last that one program holds whole
+    "full-65": (2, 2, 6, 65, 3, 64, 0),
     "full-even": (1, 19, 16, 24, 16, 24, 0),
     "full-blocks": (1, 2, 4, 100, 4, 80, 0),
 }
