@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments import bases
 from experiments.bench.paired import ENOUGH, Difference, difference
 from experiments.bench.record import Record
 from experiments.bench.sheets import NONE, Sheet, Target, judged, median, number, ratio, with_spread
@@ -22,7 +23,7 @@ _TARGETS = {
     "unpacked": Target("at least", 8.0),
     "captured": Target("at least", 2.5),
 }
-_AIM = "The aim over the Trainer with MiniLM is 20."
+_AIM = Target("at least", 20.0)  # over the Trainer with MiniLM: hoped for, where 10 is wanted
 Parts = Mapping[str, Mapping[str, Any]]
 
 
@@ -91,7 +92,16 @@ def _speed_notes(parts: Parts, small: bool) -> list[str]:
             f"packs of {lanes} lanes."
         )
     alone = [_spread_note(name, parts[name]) for name in _LABELS if name in parts]
-    return [*notes, *filter(None, alone), *([] if small else [_AIM])]
+    return [*notes, *filter(None, alone), *([] if small else _aim(parts))]
+
+
+def _aim(parts: Parts) -> list[str]:
+    """How far the sweep with MiniLM is from what is hoped for."""
+    trainer, packed = parts.get("trainer"), parts.get("packed")
+    if trainer is None or packed is None or trainer["base"] != bases.PACKAGED:
+        return []
+    reached = ratio(_seconds(trainer), _seconds(packed))
+    return [f"The aim over the Trainer with MiniLM: {judged(reached, _AIM)}."]
 
 
 def _spread_note(name: str, piece: Mapping[str, Any]) -> str | None:

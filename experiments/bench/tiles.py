@@ -287,6 +287,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=16, help="compilers side by side")
     parser.add_argument("--paths", action="store_true", help="only Triton against PyTorch")
     options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("error: there is no GPU here, and nothing to measure without one")
     if options.paths:
         paths()
     else:

@@ -92,7 +92,11 @@ def _from_folder(folder: Path, split: str) -> Sequence[Row]:
             f"{folder} has no {split}-*.parquet; --data takes a folder in the layout of "
             f"{HUB_ID}: <folder>/<task>/{split}-00000-of-00001.parquet"
         )
-    return pd.concat([pd.read_parquet(file) for file in files]).to_dict("records")
+    try:
+        return pd.concat([pd.read_parquet(file) for file in files]).to_dict("records")
+    except (OSError, ValueError) as error:  # pyarrow's errors are both
+        reason = str(error).strip().splitlines()[0]
+        raise BenchError(f"{folder}: {split}-*.parquet cannot be read ({reason})") from error
 
 
 def _from_hub(name: str, split: str) -> Sequence[Row]:

@@ -100,15 +100,19 @@ def adapted_linear(x: Tensor, weight: Tensor | None, bias: Tensor | None, f: Fac
         (L·…, a·b) in the dtype of x.
 
     Raises:
-        ValueError: x has another width, or rows that the lanes cannot share evenly.
+        ValueError: x has another width, or a first dimension that the lanes cannot share evenly.
     """
     from lokr.kernels import linear
 
     if x.shape[-1] != _width(f):  # the programs would read past the factors' ends
         raise ValueError(f"x has {x.shape[-1]} features, the layer takes {_width(f)}")
+    first = x.shape[0] if x.dim() > 1 else 1
+    if first % len(f.w1):  # rows of one item would go to two lanes
+        raise ValueError(
+            f"x {tuple(x.shape)}: its first dimension, {first}, must be a multiple of the "
+            f"{len(f.w1)} lanes"
+        )
     rows = x.reshape(-1, x.shape[-1]).contiguous()
-    if len(rows) % len(f.w1):
-        raise ValueError(f"x has {len(rows)} rows, which {len(f.w1)} lanes cannot share evenly")
     fused = serves(x.device, x.dtype, f)
     f = f.to(torch.float32 if fused else x.dtype)
     y = linear.adapted_linear(rows, weight, bias, f.w1, f.w2, f.w2_a, f.w2_b, fused)

@@ -231,10 +231,13 @@ def test_an_unknown_path_is_refused():
         kernels.force("cuda").__enter__()
 
 
-def test_rows_that_lanes_cannot_share():
+@pytest.mark.parametrize("path", ["torch", "triton"])
+@pytest.mark.parametrize("shape", [(3, 12), (3, 4, 12), (1, 2, 12), (12,)])
+def test_a_batch_that_lanes_cannot_share(shape, path):
+    """(3, 4, 12) has 12 rows, but an item's rows would go to two lanes."""
     model = adapt(Mlp(), [LoKrConfig(r=2, **TARGETS)] * 2).to(DEVICE)
-    with kernels.force("triton"), pytest.raises(ValueError, match="3 rows, which 2 lanes"):
-        model(torch.randn(3, 12, device=DEVICE))
+    with kernels.force(path), pytest.raises(ValueError, match="must be a multiple of the 2 lanes"):
+        model(torch.randn(shape, device=DEVICE))
 
 
 @pytest.mark.parametrize("path", ["triton", "torch"])
