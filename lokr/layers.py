@@ -74,6 +74,7 @@ class Adapter(nn.Module):
     def _place_constants(self) -> None:
         """Scales and dropout rates, fp32 beside the factors whatever dtype those have."""
         device = next(self.parameters()).device
+        kernels.meet(device)
         constants = {
             "scale": [spec.scale for spec in self.specs],
             "rank_drop": self.rank_dropout,

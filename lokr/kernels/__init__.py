@@ -3,7 +3,8 @@
 Which of the two serves a call is chosen each time, unless the environment variable ``LOKR_KERNEL``
 (read once) or :func:`force` says:
 
-    auto     Triton on a GPU, in bf16 or fp16, for factors that its tiles hold; else PyTorch
+    auto     Triton in bf16 or fp16 for factors that its tiles hold, on the GPUs whose tiles were
+             measured (Hopper: H100, H200); else PyTorch
     torch    always PyTorch
     triton   Triton, or an error that says what it cannot serve (on a CPU it needs Triton's
              interpreter: TRITON_INTERPRET=1)
@@ -24,6 +25,10 @@ from lokr.product import Factors
 
 PATHS = ("auto", "torch", "triton")
 HALF = (torch.bfloat16, torch.float16)
+MEASURED = 9
+"""Compute capability (major) of the GPUs that ``tiles`` was measured on. Others may have less
+shared memory than the tiles want."""
+_measured_gpus: set[int] = set()
 _INSTALLED = importlib.util.find_spec("triton") is not None
 
 
@@ -67,7 +72,19 @@ def serves(device: torch.device, dtype: torch.dtype, f: Factors) -> bool:
     reason = _obstacle(device, dtype, f)
     if _path == "triton" and reason is not None:
         raise RuntimeError(f"LOKR_KERNEL='triton': {reason}")
-    return reason is None and (_path == "triton" or (device.type == "cuda" and dtype in HALF))
+    return reason is None and (_path == "triton" or (dtype in HALF and _is_measured(device)))
+
+
+def meet(device: torch.device) -> None:
+    """Look at the GPUs before a call, or a compiler that cannot ask them, needs to know."""
+    if device.type == "cuda" and not _measured_gpus:
+        for index in range(torch.cuda.device_count()):
+            if torch.cuda.get_device_capability(index)[0] == MEASURED:
+                _measured_gpus.add(index)
+
+
+def _is_measured(device: torch.device) -> bool:
+    return device.type == "cuda" and device.index in _measured_gpus
 
 
 def _obstacle(device: torch.device, dtype: torch.dtype, f: Factors) -> str | None:
@@ -82,8 +99,8 @@ def _obstacle(device: torch.device, dtype: torch.dtype, f: Factors) -> str | Non
     _, a, c = f.w1.shape
     if not tiles.fits(a, c, r):
         return (
-            f"w1 {a}x{c} and r={r}: each may be {tiles.LARGEST} at most; "
-            "larger ones take the PyTorch path"
+            f"w1 {a}x{c} and r={r}: a and c may be {tiles.LARGEST} at most, and the larger times r "
+            f"{tiles.MIDDLE}; more takes the PyTorch path"
         )
     return None
 

@@ -14,9 +14,15 @@ from typing import NamedTuple
 import torch
 
 LARGEST = 128
-"""Largest a, c and r that a tile holds whole; beyond, the PyTorch path serves."""
+"""Largest a and c that a tile holds whole; beyond, the PyTorch path serves."""
+MIDDLE = 2048
+"""Largest product of a or c with r, both as powers of two: what a token has between its factors.
+More does not fit the shared memory of an H100 beside the tiles, or not its registers."""
 IN_A_TILE = {"low": 128, "full": 64}
 """Largest b and d of a w2, low-rank or full, that a tile holds whole."""
+TOKEN = 8192
+"""Largest tile of one token for which both x and the output's gradient are loaded ahead."""
+
 Tile = dict[str, int]
 
 
@@ -34,12 +40,14 @@ class Dims(NamedTuple):
 
 def fits(a: int, c: int, r: int) -> bool:
     """Whether the programs serve factors of these sizes (r = 0: full w2)."""
-    return max(a, c, r) <= LARGEST
+    return max(a, c) <= LARGEST and _power(max(a, c)) * _power(r or 1, 16) <= MIDDLE
 
 
 def in_a_tile(s: Dims) -> bool:
     """Whether a tile holds w2 whole, so that one program takes all gradients."""
-    return max(s.b, s.d) <= IN_A_TILE["low" if s.r else "full"] and s.r <= 32
+    widest = max(s.b, s.d)
+    token = _power(max(s.a, s.c)) * _power(widest, 16)
+    return widest <= IN_A_TILE["low" if s.r else "full"] and s.r <= 32 and token <= TOKEN
 
 
 def keeps_u(s: Dims) -> bool:
@@ -93,7 +101,7 @@ def backward_low_rank(s: Dims, dtype: torch.dtype) -> Tile:
 def backward_out(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_out``."""
     return {
-        "BN": max(1, 32 // _power(s.a)),
+        "BN": max(1, 32 // _power(s.a)) if dtype.itemsize == 2 else max(1, 16 // _power(s.a)),
         "A": _power(s.a),
         "R": _power(s.r, 16),
         "BB": _at_most(128, s.b),
@@ -146,8 +154,8 @@ def mix_backward(s: Dims, dtype: torch.dtype) -> Tile:
 
 
 def _tokens(s: Dims, dtype: torch.dtype, rows: int) -> int:
-    """BN: tokens whose tile has ``rows`` rows of x or y (half of them in fp32)."""
-    rows = max(16, rows * 2 // dtype.itemsize)
+    """BN: tokens whose tile has ``rows`` rows of x or y; fewer in fp32, or where r is large."""
+    rows = max(16, rows * 2 // dtype.itemsize * 16 // _power(s.r or 1, 16))
     return max(1, rows // max(_power(s.a), _power(s.c)))
 
 

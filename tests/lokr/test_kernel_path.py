@@ -11,6 +11,7 @@ pytest.importorskip("triton", reason="Triton is not installed: the PyTorch path 
 
 from lokr import LaneNoise, LoKrConfig, LoKrModel, kernels
 from lokr.kernels import tiles
+from lokr.product import Factors
 from tests.lokr import architectures as arch
 from tests.lokr.peers import Mlp, Net, adapt, randomize
 
@@ -215,6 +216,23 @@ def test_a_cpu_takes_the_pytorch_path_by_itself(monkeypatch):
     with kernels.force("triton"):
         adapt(Mlp(), r=2, target_modules=["blocks.0.up"])(torch.randn(3, 12))
     assert calls == [False, True]
+
+
+def test_a_gpu_takes_triton_if_its_tiles_were_measured_there(monkeypatch):
+    gpu, factors = torch.device("cuda", 0), Factors(torch.ones(1, 8, 8), w2=torch.ones(1, 96, 96))
+    capabilities = [(9, 0), (8, 9)]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capabilities[index])
+    monkeypatch.setattr(kernels, "_measured_gpus", set())
+    assert not kernels.serves(gpu, torch.bfloat16, factors)
+    kernels.meet(torch.device("cpu"))
+    assert not kernels.serves(gpu, torch.bfloat16, factors)
+    kernels.meet(gpu)
+    assert kernels.serves(gpu, torch.bfloat16, factors)
+    assert not kernels.serves(gpu, torch.float32, factors)
+    assert not kernels.serves(torch.device("cuda", 1), torch.bfloat16, factors)
+    with kernels.force("triton"):
+        assert kernels.serves(torch.device("cuda", 1), torch.bfloat16, factors)
 
 
 def test_what_triton_cannot_serve_is_said_when_it_is_forced():

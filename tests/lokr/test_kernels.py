@@ -5,8 +5,13 @@ The interpreter has no bf16 products, so bf16 is tested on a GPU only.
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -178,3 +183,21 @@ def test_every_output_is_written(shape, monkeypatch):
         Tensor, "new_empty", lambda t, *size, **kw: torch.empty(*size).to(t).fill_(torch.nan)
     )
     check(given)
+
+
+@pytest.mark.skipif(ON_GPU, reason="a GPU compiles them in the tests above")
+def test_programs_compile_for_an_h100_and_fit_its_shared_memory():
+    root = Path(__file__).parents[2]
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.lokr.hopper"],
+        cwd=root,
+        env={**environment, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 6
+    for line in lines:
+        assert all(0 < size <= 227 * 1024 for size in line["shared"].values()), line

@@ -1,0 +1,80 @@
+"""Compiles the Triton programs for an H100, without one: a script, since the suite interprets them.
+
+Prints a line of JSON a program: its name, sizes and shared memory in bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from lokr.kernels import programs, tiles
+from lokr.kernels.tiles import Dims
+
+H100 = GPUTarget("cuda", 90, 32)
+HALF = ("x", "y", "u", "bias", "gy", "gx", "z", "gz")
+COUNTS = ("n", "lanes", "size")
+# What the tables of tiles.py depend on: few and many factors, small and large r, full w2.
+SIZES = (
+    Dims(1, 64, 2, 384, 2, 384, 64),
+    Dims(1, 64, 64, 304, 64, 304, 32),
+    Dims(1, 64, 128, 112, 128, 112, 16),
+    Dims(1, 64, 64, 112, 64, 112, 32),
+    Dims(1, 64, 128, 64, 128, 64, 0),
+    Dims(1, 64, 1, 304, 1, 304, 0),
+)
+
+
+def shared_memory(program: Any, s: Dims, tile: dict[str, int], **constants: Any) -> int:
+    """Bytes of shared memory that the compiled program takes."""
+    given = {**s._asdict(), **constants, **tile}
+    signature = {name: _type(name, given, s, tile) for name in program.arg_names}
+    fixed = {name: given[name] for name, kind in signature.items() if kind == "constexpr"}
+    options = {name: tile[name] for name in ("num_warps", "num_stages")}
+    aligned = {
+        (place,): [["tt.divisibility", 16]]
+        for place, name in enumerate(program.arg_names)
+        if signature[name].startswith("*")
+    }  # as torch's tensors are; without it nothing is loaded ahead, which takes the memory
+    source = ASTSource(program, signature, fixed, aligned)
+    return int(triton.compile(source, target=H100, options=options).metadata.shared)
+
+
+def _type(name: str, given: dict[str, Any], s: Dims, tile: dict[str, int]) -> str:
+    if name in COUNTS:
+        return "i32"
+    if name in given:
+        return "constexpr"
+    if name == "gu":
+        return "*bf16" if s.b <= tile.get("BB", s.b) else "*fp32"
+    return "*bf16" if name in HALF else "*fp32"
+
+
+def all_programs(s: Dims) -> dict[str, int]:
+    """Shared memory of every program that a layer of these sizes runs, in bf16."""
+    half = torch.bfloat16
+    into, grads = {"BIAS": True, "KEEP_U": tiles.keeps_u(s)}, {"NEEDS_X": True}
+    if tiles.in_a_tile(s):
+        back = ("backward_low_rank" if s.r else "backward_full", grads)
+        wanted = [("forward", into), back]
+    elif s.r:
+        place = {"SUMS": 1, "AT": 0}
+        wanted = [("forward", into), ("backward_out", place)]
+        wanted.append(("backward_in", {**place, **grads, "BLOCKS": -(-s.b // 128)}))
+    else:
+        wanted = [("mix", {"BIAS": True}), ("mix_backward", {})]
+    return {
+        name: shared_memory(getattr(programs, name), s, getattr(tiles, name)(s, half), **constants)
+        for name, constants in wanted
+    }
+
+
+if __name__ == "__main__":
+    for sizes in SIZES:
+        assert tiles.fits(sizes.a, sizes.c, sizes.r), sizes
+        print(json.dumps({"sizes": sizes, "shared": all_programs(sizes)}))
