@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments import bases
 from experiments.bench.paired import ENOUGH, Difference, difference
 from experiments.bench.record import Record
 from experiments.bench.sheets import NONE, Sheet, Target, judged, median, number, ratio, with_spread
@@ -97,8 +96,10 @@ def _speed_notes(parts: Parts, small: bool) -> list[str]:
 
 def _aim(parts: Parts) -> list[str]:
     """How far the sweep with MiniLM is from what is hoped for."""
+    from experiments.bases import PACKAGED  # imports torch, too slow for --help
+
     trainer, packed = parts.get("trainer"), parts.get("packed")
-    if trainer is None or packed is None or trainer["base"] != bases.PACKAGED:
+    if trainer is None or packed is None or trainer["base"] != PACKAGED:
         return []
     reached = ratio(_seconds(trainer), _seconds(packed))
     return [f"The aim over the Trainer with MiniLM: {judged(reached, _AIM)}."]
