@@ -107,7 +107,7 @@ class Result:
             "cost": self.cost,
             "provenance": self.provenance,
         }
-        return {key: _finite(value) for key, value in values.items()}
+        return {key: finite(value) for key, value in values.items()}
 
     @classmethod
     def from_dict(cls, values: Any) -> Result:
@@ -155,7 +155,7 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(folder)
-            _write_then_rename(folder / "probe", _PROBE)
+            write_then_rename(folder / "probe", _PROBE)
             (folder / "probe").unlink(missing_ok=True)
         except OSError as error:
             raise _store_error("write", folder, error) from error
@@ -174,7 +174,7 @@ class Store:
         path = self.folder(result.study) / f"{result.id}.json"
         text = json.dumps(result.to_dict(), indent=1, allow_nan=False) + "\n"
         try:
-            _write_then_rename(path, text.encode())
+            write_then_rename(path, text.encode())
         except OSError as error:
             raise _store_error("write", path, error) from error
         return path
@@ -228,7 +228,12 @@ def _read(path: Path, study: str) -> Result | ValueError:
     return result
 
 
-def _write_then_rename(path: Path, content: bytes) -> None:
+def write_then_rename(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: a temporary name in its folder, fsync, rename.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
     temporary = path.with_name(_TEMPORARY.format(name=path.name, unique=uuid.uuid4().hex))
     try:
         with temporary.open("xb") as file:
@@ -267,12 +272,12 @@ def _store_error(action: str, path: Path, error: OSError) -> StoreError:
     return StoreError(f"cannot {action} {path}: {error.strerror or error}")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The same value with every NaN and infinity as None, which JSON can say."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

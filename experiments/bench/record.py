@@ -17,10 +17,6 @@ The schema, version 1; what is missing is ``null``, and so is NaN or an infinity
 from __future__ import annotations
 
 import json
-import math
-import os
-import uuid
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -28,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.errors import BenchError
+from experiments.store import finite, write_then_rename
 
 SCHEMA = 1
 COMPARISONS = ("layer", "step", "sweep")
@@ -164,30 +161,11 @@ def write(path: Path, text: str) -> None:
     Raises:
         BenchError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("x") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_then_rename(path, text.encode())
     except OSError as error:
         raise BenchError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-
-
-def finite(value: Any) -> Any:
-    """The same value with every NaN and infinity as None, which JSON can say."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
 
 
 def _version(package: str) -> str | None:

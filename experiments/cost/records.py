@@ -7,14 +7,12 @@ trials, which are ``results/<study>/<id>.json``. ``experiments.cost`` documents 
 from __future__ import annotations
 
 import json
-import os
 import re
-import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from experiments.bench.record import write
 from experiments.errors import BenchError
 
 SCHEMA = 1
@@ -63,19 +61,7 @@ class Records:
         """
         path = self.folder / f"{record['id']}.json"
         text = json.dumps({key: record[key] for key in KEYS}, indent=1, allow_nan=False) + "\n"
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with temporary.open("x") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except OSError as error:
-            raise BenchError(f"cannot write {path}: {error.strerror or error}") from error
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
+        write(path, text)
         return path
 
     def read(self, trial_id: str) -> dict[str, Any] | None:
