@@ -54,11 +54,20 @@ def explained() -> Iterator[None]:
     try:
         yield
     except BenchError as error:
-        err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        _say(error)
+        raise typer.Exit(1) from None
+    except ValueError as error:
+        if not str(error).startswith("LOKR_KERNEL="):  # read when lokr is imported
+            raise
+        _say(error)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         err.print("interrupted")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _say(error: Exception) -> None:
+    err.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def place(device: Device) -> Device:

@@ -87,6 +87,19 @@ def test_every_command_has_help(command):
     assert "--results" in ran.stdout
 
 
+def test_an_unknown_kernel_path_is_one_line():
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments", "list", "quickstart"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "LOKR_KERNEL": "foo"},
+    )
+    assert done.returncode == 1
+    expected = "error: LOKR_KERNEL='foo': expected one of auto, torch, triton"
+    assert done.stderr.strip() == expected
+
+
 def test_help_imports_no_torch():
     script = "import sys, experiments.cli; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
