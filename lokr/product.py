@@ -41,6 +41,19 @@ class Factors(NamedTuple):
     w2_b: Tensor | None = None
     t2: Tensor | None = None
 
+    @property
+    def full(self) -> Tensor:
+        """w2, where it is full."""
+        assert self.w2 is not None
+        return self.w2
+
+    @property
+    def low(self) -> tuple[Tensor, Tensor]:
+        """w2_a and w2_b, where w2 is low-rank."""
+        assert self.w2_a is not None
+        assert self.w2_b is not None
+        return self.w2_a, self.w2_b
+
     def to(self, dtype: torch.dtype) -> Factors:
         """Every tensor in ``dtype``."""
         others = (None if t is None else t.to(dtype) for t in self[1:])

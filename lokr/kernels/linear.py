@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lokr.kernels import plain, tiles
 from lokr.kernels.tiles import Dims
+from lokr.product import Factors
 
 
 def adapted_linear(
@@ -109,9 +110,7 @@ def _kept(s: Dims) -> tuple[int, int]:
     return s.lanes * s.n, s.a * s.r if tiles.keeps_u(s) else 0
 
 
-def _write_delta(
-    s: Dims, x: Tensor, f: _Factors, bias: Tensor | None, y: Tensor, u: Tensor
-) -> None:
+def _write_delta(s: Dims, x: Tensor, f: Factors, bias: Tensor | None, y: Tensor, u: Tensor) -> None:
     """y = ΔW·x + bias, in Triton."""
     from lokr.kernels import programs
 
@@ -202,7 +201,7 @@ def _gradients_of(s: Dims) -> Any:
 
 
 def _low_rank_in_a_tile(
-    s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _Factors
+    s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors
 ) -> Tensor:
     from lokr.kernels import programs
 
@@ -215,7 +214,7 @@ def _low_rank_in_a_tile(
     return sums.sum(0)
 
 
-def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: _Factors) -> Tensor:
+def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: Factors) -> Tensor:
     from lokr.kernels import programs
 
     w2_a, w2_b = f.low
@@ -245,7 +244,7 @@ def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: _Factors
     return torch.cat([g_w1, total[:, at_a:]], 1)
 
 
-def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _Factors) -> Tensor:
+def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors) -> Tensor:
     from lokr.kernels import programs
 
     tile = tiles.backward_full(s, x.dtype)
@@ -257,7 +256,7 @@ def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _
     return sums.sum(0)
 
 
-def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: _Factors) -> Tensor:
+def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors) -> Tensor:
     from lokr.kernels import programs
 
     z = _times_w2(s, x, f.full)
@@ -315,39 +314,15 @@ _forward.register_autograd(_differentiate, setup_context=_setup_context)
 # -- sizes ------------------------------------------------------------------------------------
 
 
-class _Factors(NamedTuple):
-    """The factors, contiguous, with their lane axis; absent ones are None."""
-
-    w1: Tensor
-    w2: Tensor | None
-    w2_a: Tensor | None
-    w2_b: Tensor | None
-
-    @property
-    def full(self) -> Tensor:
-        """w2."""
-        assert self.w2 is not None
-        return self.w2
-
-    @property
-    def low(self) -> tuple[Tensor, Tensor]:
-        """w2_a and w2_b."""
-        assert self.w2_a is not None
-        assert self.w2_b is not None
-        return self.w2_a, self.w2_b
-
-
 def _on(device: torch.device) -> AbstractContextManager[Any]:
     """Triton launches on the current GPU, wherever the tensors are."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def _contiguous(
-    w1: Tensor, w2: Tensor | None, w2_a: Tensor | None, w2_b: Tensor | None
-) -> _Factors:
+def _contiguous(w1: Tensor, w2: Tensor | None, w2_a: Tensor | None, w2_b: Tensor | None) -> Factors:
     """The factors as the programs read them."""
     others = (t if t is None else t.contiguous() for t in (w2, w2_a, w2_b))
-    return _Factors(w1.contiguous(), *others)
+    return Factors(w1.contiguous(), *others)
 
 
 def _dims(x: Tensor, w1: Tensor, w2: Tensor | None, w2_a: Tensor | None) -> Dims:

@@ -308,13 +308,21 @@ def backward_in(
             tl.store(gx + start + at, delta.to(dtype), mask=inside)
         total_b = tl.dot(tl.trans(xt), gh, total_b, input_precision=PRECISION)
         h = tl.dot(xt, tl.trans(right), input_precision=PRECISION).to(dtype)  # (BN·C, R)
-        left = tl.trans(_widen(_by_column(gm, BN, A, R), BN * R, A, WIDE))
-        by_c = _by_column(h, BN, C, R)
-        total_1 = tl.dot(left, by_c, total_1, input_precision=PRECISION)
+        total_1 = _add_w1(total_1, gm, h, BN, A, C, R, WIDE)
     here = (at_d < d)[:, None] & (at_r < r)[None, :]
     out = sums + (first * lanes + lane).to(tl.int64) * SUMS
     tl.store(out + AT + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
     _store_w1(out + block * a * c, total_1, a, c, WIDE, A, C)
+
+
+@triton.jit
+def _add_w1(
+    total, g, h, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr, Q: tl.constexpr,
+    WIDE: tl.constexpr,
+):  # fmt: skip
+    """Add a tile's part of w1's gradient, g (BN·A, Q) by h (BN·C, Q), to total (WIDE, C)."""
+    left = tl.trans(_widen(_by_column(g, BN, A, Q), BN * Q, A, WIDE))
+    return tl.dot(left, _by_column(h, BN, C, Q), total, input_precision=PRECISION)
 
 
 @triton.jit
@@ -368,9 +376,7 @@ def backward_low_rank(
         u = _mix(h, onto_a, BN, C, A, R).to(dtype)  # (BN·A, R)
         total_a = tl.dot(tl.trans(g), u, total_a, input_precision=PRECISION)
         gu = tl.dot(g, left_b, input_precision=PRECISION).to(dtype)  # (BN·A, R)
-        left = tl.trans(_widen(_by_column(gu, BN, A, R), BN * R, A, WIDE))
-        by_c = _by_column(h, BN, C, R)
-        total_1 = tl.dot(left, by_c, total_1, input_precision=PRECISION)
+        total_1 = _add_w1(total_1, gu, h, BN, A, C, R, WIDE)
         gh = _mix(gu, onto_c, BN, A, C, R).to(dtype)  # (BN·C, R)
         total_b = tl.dot(tl.trans(xt), gh, total_b, input_precision=PRECISION)
         if NEEDS_X:
@@ -422,9 +428,7 @@ def backward_full(
             delta = tl.dot(gz, right, input_precision=PRECISION)
             tl.store(gx + at, delta.to(dtype), mask=inside)
         total_2 = tl.dot(tl.trans(gz), xt, total_2, input_precision=PRECISION)
-        left = tl.trans(_widen(_by_column(g, BN, A, BB), BN * BB, A, WIDE))
-        by_c = _by_column(z, BN, C, BB)
-        total_1 = tl.dot(left, by_c, total_1, input_precision=PRECISION)
+        total_1 = _add_w1(total_1, g, z, BN, A, C, BB, WIDE)
     out = sums + (first * lanes + lane).to(tl.int64) * (a * c + b * d)
     _store_w1(out, total_1, a, c, WIDE, A, C)
     out += a * c
@@ -481,9 +485,7 @@ def mix_backward(
         at = _start(tile, lane, n, c * b, BN) + rows[:, None] * b + at_b[None, :]
         inside = _inside(ok, at_b, b, BB)
         zt = tl.load(z + at, mask=inside, other=0.0)  # (BN·C, BB)
-        left = tl.trans(_widen(_by_column(g, BN, A, BB), BN * BB, A, WIDE))
-        by_c = _by_column(zt, BN, C, BB)
-        total = tl.dot(left, by_c, total, input_precision=PRECISION)
+        total = _add_w1(total, g, zt, BN, A, C, BB, WIDE)
         tl.store(gz + at, _mix(g, mixer, BN, A, C, BB).to(dtype), mask=inside)
     row = ((first * lanes + lane) * tl.num_programs(1) + block).to(tl.int64)
     _store_w1(sums + row * a * c, total, a, c, WIDE, A, C)
