@@ -8,7 +8,8 @@
 #   ARGS=              anything else for `python -m experiments run`, such as ARGS="--limit 8"
 #   PYTHON=python3     the interpreter that makes .venv (3.11 or newer)
 #   PIP_ARGS=          for pip; a CPU-only Linux machine saves gigabytes with PyTorch's CPU index:
-#                      PIP_ARGS="--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple"
+#                      PIP_ARGS="--index-url CPU --extra-index-url PYPI", with the address of that
+#                      index from PyTorch's installation guide, and of PyPI's simple index
 
 STUDY ?= quickstart
 DEVICE ?= auto
