@@ -165,9 +165,11 @@ def joined(one: Pass) -> Pass:
     return replace(one, steps=tuple(map(_join, one.steps)))
 
 
-def epoch_orders(size: int, generators: Sequence[torch.Generator]) -> Tensor:
-    """(L, N): every lane's rows in an order drawn from its own generator."""
-    return torch.stack([torch.randperm(size, generator=generator) for generator in generators])
+def epoch_orders(size: int, generators: Sequence[torch.Generator], repeats: int = 1) -> Tensor:
+    """(L, N·repeats): every lane's rows in an order drawn from its own generator."""
+    shown = size * repeats
+    orders = [torch.randperm(shown, generator=generator) for generator in generators]
+    return torch.stack(orders) % size
 
 
 def by_length(size: int, lengths: Tensor | None, lanes: int) -> Tensor:

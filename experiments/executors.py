@@ -51,7 +51,7 @@ class InProcess:
         store: where results go.
         study: name of the study.
         device: ``"cpu"`` or ``"cuda"``.
-        data: folder of GLUE parquet, None for the hub.
+        data: folder of the task's data, None for the hub or what the task brings itself.
         provenance: what all trials of this run share, see ``experiments.provenance``.
         listener: is told of starts, steps, results, and packs that are cut anew.
         pace: how long packs take, for their order; learns as they end.
@@ -171,7 +171,9 @@ class InProcess:
             self._result(pack, trial, outcome, started, cost)
             for trial, outcome in zip(pack.trials, attempt.outcomes, strict=True)
         ]
-        for result in results:
+        for result, outcome in zip(results, attempt.outcomes, strict=True):
+            own = {f"{result.id}.{end}": content for end, content in outcome.pictures.items()}
+            self.store.write_pictures(self.study, {**outcome.exhibits, **own})
             self.store.write(result)
         self.listener.on_pack_end(results)
         return results, []

@@ -9,17 +9,21 @@ import copy
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
+from experiments import tasks
+from experiments.errors import BenchError
 from experiments.plan import LANED
 from experiments.tasks.base import Task
 from experiments.trial import ADAPTER_KNOBS, Trial
 from lokr import LaneNoise, LaneStack, LoKrConfig, LoKrModel
+from lokr.layers import Adapter
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,14 @@ class Adapted:
     Args:
         model: takes lane-major batches.
         stacked: whether its trainable tensors have a lane axis.
-        noise: the lanes' dropout masks, to be advanced once a step; None if nothing is dropped.
+        noise: the lanes' dropout masks, of each adapted part, to be advanced once a step; empty if
+            nothing is dropped.
         counts: parameters of one lane: ``adapter``, ``head``, ``trainable``, ``base``.
     """
 
     model: nn.Module
     stacked: bool
-    noise: LaneNoise | None
+    noise: tuple[LaneNoise, ...]
     counts: list[dict[str, int]]
 
     @property
@@ -49,10 +54,13 @@ def attach(trials: Sequence[Trial], task: Task) -> Adapted:
 
     Raises:
         ValueError: the method has no lanes and there are several trials.
+        BenchError: the method trains a head, and the task has none.
     """
     method = trials[0].method
     if method not in LANED and len(trials) > 1:
         raise ValueError(f"method {method!r} trains alone, got {len(trials)} lanes")
+    if method == "head" and not task.heads:
+        raise BenchError(f"method 'head': {trials[0].task} has no head to train")
     model = task.model()
     base = _count(model.named_parameters(), lambda name: not _in_heads(name, task))
     adapted, noise = _ATTACH[method](model, trials, task)
@@ -68,9 +76,9 @@ def attach(trials: Sequence[Trial], task: Task) -> Adapted:
 
 def lokr_config(trial: Trial, heads: Sequence[str]) -> LoKrConfig:
     """The adapter's config of a trial; the heads are trained in full and never adapted."""
-    names = "|".join(map(re.escape, heads))
     knobs = {name: getattr(trial, name) for name in ADAPTER_KNOBS}
-    return LoKrConfig(**knobs, exclude_modules=rf"(.*\.)?({names})(\..*)?", task_type="SEQ_CLS")
+    kind = tasks.family(trial).task_type
+    return LoKrConfig(**knobs, exclude_modules=_excluded(heads), task_type=kind)
 
 
 def seed_of(trial: Trial, purpose: str) -> int:
@@ -94,70 +102,110 @@ def quiet_about_rank() -> Iterator[None]:
 
 def _attach_lokr(
     model: nn.Module, trials: Sequence[Trial], task: Task
-) -> tuple[nn.Module, LaneNoise | None]:
-    generators = [generator_of(trial, "adapter") for trial in trials]
-    with quiet_about_rank():
-        configs = [lokr_config(trial, task.heads) for trial in trials]
-        adapted = LoKrModel(model, configs, generator=generators)
+) -> tuple[nn.Module, tuple[LaneNoise, ...]]:
+    parts = [tasks.family(trial).parts(trial) for trial in trials]
+    noises: list[LaneNoise] = []
+    whole: nn.Module = model
+    for path in parts[0]:
+        lanes = [part[path] for part in parts]
+        adapted, noise = _adapt(model.get_submodule(path), lanes, path, task.heads)
+        noises += noise
+        if path:
+            model.set_submodule(path, adapted)
+        else:
+            whole = adapted
+    _freeze_others(model, parts[0])
     _stack_heads(model, trials, task)
+    return whole, tuple(noises)
+
+
+def _adapt(
+    part: nn.Module, trials: Sequence[Trial], path: str, heads: Sequence[str]
+) -> tuple[LoKrModel, list[LaneNoise]]:
+    """One part with its adapter, and the masks of its dropouts; each part draws its own numbers."""
+    purpose = f"/{path}" if path else ""
+    generators = [generator_of(trial, f"adapter{purpose}") for trial in trials]
+    with quiet_about_rank():
+        configs = [lokr_config(trial, heads) for trial in trials]
+        adapted = LoKrModel(part, configs, generator=generators)
     if not any(trial.rank_dropout or trial.module_dropout for trial in trials):
-        return adapted, None
-    noise = LaneNoise([seed_of(trial, "dropout") for trial in trials])
+        return adapted, []
+    noise = LaneNoise([seed_of(trial, f"dropout{purpose}") for trial in trials])
     adapted.set_noise(noise)
-    return adapted, noise
+    return adapted, [noise]
+
+
+def _freeze_others(model: nn.Module, parts: Collection[str]) -> None:
+    """Where only some parts are adapted, freeze the rest."""
+    if "" in parts:
+        return
+    for name, parameter in model.named_parameters():
+        if not name.startswith(tuple(f"{path}." for path in parts)):
+            parameter.requires_grad_(False)
 
 
 def _attach_head(
     model: nn.Module, trials: Sequence[Trial], task: Task
-) -> tuple[nn.Module, LaneNoise | None]:
+) -> tuple[nn.Module, tuple[LaneNoise, ...]]:
     model.requires_grad_(False)
     _stack_heads(model, trials, task)
-    return model, None
+    return model, ()
 
 
 def _attach_full(
     model: nn.Module, trials: Sequence[Trial], task: Task
-) -> tuple[nn.Module, LaneNoise | None]:
+) -> tuple[nn.Module, tuple[LaneNoise, ...]]:
     task.reset_heads(model, seed_of(trials[0], "head"))
-    return model, None
+    _freeze_others(model, tasks.family(trials[0]).parts(trials[0]))
+    return model, ()
 
 
 def _attach_lora(
     model: nn.Module, trials: Sequence[Trial], task: Task
-) -> tuple[nn.Module, LaneNoise | None]:
+) -> tuple[nn.Module, tuple[LaneNoise, ...]]:
     from peft import LoraConfig
 
-    (trial,) = trials
-    config = LoraConfig(r=trial.r, lora_alpha=trial.alpha, target_modules=_targets(trial))
-    return _attach_peft(model, trial, task, config), None
+    def config(trial: Trial) -> LoraConfig:
+        return LoraConfig(r=trial.r, lora_alpha=trial.alpha, target_modules=_targets(trial))
+
+    return _attach_peft(model, trials, task, config), ()
 
 
 def _attach_lokr_peft(
     model: nn.Module, trials: Sequence[Trial], task: Task
-) -> tuple[nn.Module, LaneNoise | None]:
+) -> tuple[nn.Module, tuple[LaneNoise, ...]]:
     from peft import LoKrConfig as PeftLoKrConfig
 
-    (trial,) = trials
-    knobs = {name: getattr(trial, name) for name in ADAPTER_KNOBS}
-    config = PeftLoKrConfig(**{**knobs, "target_modules": _targets(trial)})
-    return _attach_peft(model, trial, task, config), None
+    def config(trial: Trial) -> PeftLoKrConfig:
+        knobs = {name: getattr(trial, name) for name in ADAPTER_KNOBS}
+        return PeftLoKrConfig(**{**knobs, "target_modules": _targets(trial)})
+
+    return _attach_peft(model, trials, task, config), ()
 
 
-def _attach_peft(model: nn.Module, trial: Trial, task: Task, config: object) -> nn.Module:
-    """peft's adapter with the trial's own draws, and the head trained in full."""
+def _attach_peft(
+    model: nn.Module, trials: Sequence[Trial], task: Task, config_of: Callable[[Trial], Any]
+) -> nn.Module:
+    """peft's adapter on each part, with the trial's own draws, and the head trained in full."""
     from peft import get_peft_model
 
-    names = "|".join(map(re.escape, task.heads))
-    config.exclude_modules = rf"(.*\.)?({names})(\..*)?"  # type: ignore[attr-defined]
+    (trial,) = trials
+    parts = tasks.family(trial).parts(trial)
     task.reset_heads(model, seed_of(trial, "head"))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # peft asks transformers by a name that transformers has since deprecated.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         torch.manual_seed(seed_of(trial, "adapter"))
-        adapted = get_peft_model(model, config)  # type: ignore[arg-type]
+        for path, part in parts.items():
+            config = config_of(part)
+            config.exclude_modules = _excluded(task.heads)
+            adapted = get_peft_model(model.get_submodule(path), config)
+            if path:
+                model.set_submodule(path, adapted)
     for head in task.heads:
         model.get_submodule(head).requires_grad_(True)
-    return adapted
+    _freeze_others(model, parts)
+    return model if "" not in parts else adapted
 
 
 def _stack_heads(model: nn.Module, trials: Sequence[Trial], task: Task) -> None:
@@ -169,6 +217,12 @@ def _stack_heads(model: nn.Module, trials: Sequence[Trial], task: Task) -> None:
             copies[head].append(copy.deepcopy(model.get_submodule(head)))
     for head, modules in copies.items():
         model.set_submodule(head, LaneStack(modules))
+
+
+def _excluded(heads: Sequence[str]) -> str | None:
+    """The heads as a pattern of modules that no adapter touches."""
+    names = "|".join(map(re.escape, heads))
+    return rf"(.*\.)?({names})(\..*)?" if heads else None
 
 
 def _targets(trial: Trial) -> str | list[str]:
@@ -187,12 +241,12 @@ def _count(named: Iterator[tuple[str, nn.Parameter]], wanted: Callable[[str], bo
 def _adapter_size(model: nn.Module, lane: int, trial: Trial) -> int:
     """Adapter parameters of one lane, its padding not counted."""
     if trial.method == "lokr":
-        layers = model.adapted_layers("default")  # type: ignore[operator]
-        return sum(layer.adapter("default").specs[lane].parameters for _, layer in layers)
+        adapters = (module for module in model.modules() if isinstance(module, Adapter))
+        return sum(adapter.specs[lane].parameters for adapter in adapters)
     return sum(p.numel() for n, p in model.named_parameters() if ".lora_" in n or ".lokr_" in n)
 
 
-_ATTACH: dict[str, Callable[..., tuple[nn.Module, LaneNoise | None]]] = {
+_ATTACH: dict[str, Callable[..., tuple[nn.Module, tuple[LaneNoise, ...]]]] = {
     "lokr": _attach_lokr,
     "head": _attach_head,
     "full": _attach_full,

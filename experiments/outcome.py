@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ class Outcome:
         history: one row an epoch.
         parameters: how many there are in the adapter, the head, the base, and how many are trained.
         provenance: ``base`` and ``data``: what was used, with fingerprints.
+        pictures: file ending -> content, of this trial.
+        exhibits: file name -> content, the same for all trials of the task.
     """
 
     status: Status
@@ -28,3 +31,5 @@ class Outcome:
     history: list[dict[str, Any]] = field(default_factory=list)
     parameters: dict[str, int] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    exhibits: Mapping[str, bytes] = field(default_factory=dict)

@@ -30,10 +30,11 @@ from torch import Tensor, nn
 
 from experiments.batches import Pass, Step, part_rows, rows_of
 from experiments.graphs import Recorder, cuda_graphs
-from experiments.methods import Adapted
+from experiments.methods import Adapted, seed_of
 from experiments.optimizer import LaneAdamW, LaneParameters, schedule
-from experiments.tasks.base import Batch, Split, Task
+from experiments.tasks.base import Batch, Final, Split, Task
 from experiments.trial import Trial
+from lokr import LaneNoise
 
 
 class Feed:
@@ -114,7 +115,8 @@ class PackStep:
         self.model = lighten(adapted.model, shared.precision)
         if compile:
             compile_layers(self.model)
-        self.noise = adapted.noise.to(device) if adapted.noise is not None else None
+        self.noise = [noise.to(device) for noise in adapted.noise]
+        self.draws = draws_of(trials).to(device) if task.stochastic else None
         self.steps = steps or steps_of(shared, task)
         self.done = 0
         """Steps taken, as the host counts them: the device may be behind."""
@@ -176,7 +178,14 @@ class PackStep:
         optimizer = self.optimizer
         state = [optimizer.parameters.values, optimizer.first, optimizer.second, optimizer.done]
         state += [self.losses, self.predictions, self.train_feed.line, self.dev_feed.line]
-        return [*state, self.noise.step] if self.noise is not None else state
+        return [*state, *(noise.step for noise in self._streams())]
+
+    def finish(self, trials: Sequence[Trial]) -> list[Final]:
+        """What the task reads off each lane after the last step; no step can follow."""
+        self.close()
+        self._mode(training=False)
+        with torch.no_grad(), autocast(self.device, self.precision):
+            return self.task.finish(self.model, trials)
 
     def close(self) -> None:
         """Let recordings and their memory go."""
@@ -189,7 +198,7 @@ class PackStep:
         self._mode(training=True)
         _, batch = self.train_feed.take(step, part)
         with autocast(self.device, self.precision):
-            losses = self.task.loss(self.model, batch, self.lanes)
+            losses = self.task.loss(self.model, batch, self.lanes, self.draws)
         return losses if len(step) == 1 else losses * (step[part].rows / rows_of(step))
 
     def backward(self, losses: Tensor) -> None:
@@ -204,8 +213,8 @@ class PackStep:
         self.losses.index_copy_(0, self.optimizer.done, losses.unsqueeze(0))
         self.optimizer.step()
         self.train_feed.advance()
-        if self.noise is not None:  # not before: all parts of a step drop the same
-            self.noise.advance()
+        for noise in self._streams():  # not before: all parts of a step drop the same
+            noise.advance()
 
     def predict(self, step: Step) -> None:
         """Predictions of the next batch of dev rows."""
@@ -233,6 +242,10 @@ class PackStep:
     def _dev_operations(self, step: Step) -> Any:
         return lambda: self.predict(step)
 
+    def _streams(self) -> list[LaneNoise]:
+        """The random numbers of a step: masks of dropouts, and what the task draws."""
+        return self.noise if self.draws is None else [*self.noise, self.draws]
+
     def _mode(self, training: bool) -> None:
         if self._training != training:  # the model's own flag says nothing of its parts
             self.model.train(training)
@@ -241,7 +254,12 @@ class PackStep:
 
 def steps_of(trial: Trial, task: Task) -> int:
     """Optimizer steps of a trial."""
-    return trial.epochs * math.ceil(task.train_size / trial.batch_size)
+    return trial.epochs * math.ceil(task.train_size * trial.repeats / trial.batch_size)
+
+
+def draws_of(trials: Sequence[Trial]) -> LaneNoise:
+    """What a stochastic task draws from: equal seeds draw the same, whatever else differs."""
+    return LaneNoise([seed_of(trial, "draws") for trial in trials])
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:

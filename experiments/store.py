@@ -1,5 +1,8 @@
 """Results on disk: ``results/<study>/<id>.json``, one file a finished trial.
 
+A task that draws pictures leaves them in ``results/<study>/pictures``: ``<id>.<ending>`` of a
+trial, other names for what its trials share.
+
 A file is written whole or not at all: a temporary name in the same folder, fsync, rename. So a run
 that is killed loses only what it was training, and any number of runs may share a folder.
 
@@ -18,6 +21,7 @@ The schema, version 1; what is missing is ``null``, and so is NaN or an infinity
                    selected_epoch       that epoch
                    full_dev_best        best epoch on the full dev set (the papers' protocol)
                    full_dev_best_epoch  that epoch
+                   and whatever the task reads off the model after the last step
     history      one row an epoch: epoch, step, train_loss, losses (one a step), and the scores
                  selection, report and full, each metric -> value
     parameters   adapter, head, trainable, base: how many; null if the trial never started
@@ -37,7 +41,7 @@ import math
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +182,22 @@ class Store:
         except OSError as error:
             raise _store_error("write", path, error) from error
         return path
+
+    def write_pictures(self, study: str, pictures: Mapping[str, bytes]) -> None:
+        """Put pictures into the study's folder ``pictures``, file name -> content; to be called
+        before the result that they belong to, which is what says that a trial is finished.
+
+        Raises:
+            StoreError: one cannot be written.
+        """
+        folder = self.folder(study) / "pictures"
+        for name, content in pictures.items():
+            path = folder / name
+            try:
+                folder.mkdir(exist_ok=True)
+                write_then_rename(path, content)
+            except OSError as error:
+                raise _store_error("write", path, error) from error
 
     def load(self, study: str) -> dict[str, Result]:
         """Id -> result, of every readable file of the study; damaged ones are left alone.

@@ -21,7 +21,7 @@ from experiments.batches import Pass
 from experiments.methods import Adapted, attach, generator_of
 from experiments.outcome import Outcome
 from experiments.step import PackStep, obstacle, own_stream
-from experiments.tasks.base import Scores, Task
+from experiments.tasks.base import Final, Scores, Task
 from experiments.trial import Trial
 
 OnStep = Callable[[int, int, float], None]
@@ -60,7 +60,7 @@ def train_pack(
     Args:
         trials: they share all that ``experiments.plan`` says a pack must share.
         device: ``"cpu"`` or ``"cuda"``.
-        data: folder of GLUE parquet, None for the hub.
+        data: folder of the task's data, None for the hub or what the task brings itself.
         on_step: told (steps done, steps in all, mean loss of the lanes) now and then, on a GPU a
             little after the fact.
         capture: replay the steps from CUDA graphs; None: on a GPU.
@@ -76,6 +76,7 @@ def train_pack(
     task = tasks.load(trials[0], data)
     place = torch.device(device)
     with own_stream(place):
+        task.settle(place, trials[0].precision)
         adapted = attach(trials, task)
         adapted.model.to(place)
         step = PackStep(task, adapted, trials, place, capture=capture, compile=compile)
@@ -110,7 +111,8 @@ def _train(
     lanes = [Lane(trial) for trial in trials]
     for epoch, (seen, said) in enumerate(zip(losses, predictions, strict=True), 1):
         _record(lanes, epoch, seen, [task.scores(lane) for lane in said.cpu()])
-    return [_outcome(*pair, task) for pair in zip(lanes, adapted.counts, strict=True)]
+    finals = step.finish(trials)
+    return [_outcome(*one, task) for one in zip(lanes, adapted.counts, finals, strict=True)]
 
 
 def training_passes(
@@ -130,9 +132,10 @@ def training_passes(
         parts = _parts(trials, task) if on_gpu else 1
     generators = [generator_of(trial, "order") for trial in trials]
     bucket = batches.BUCKET if parts == 1 else batches.PART_BUCKET
+    repeats = trials[0].repeats
     cut = (trials[0].batch_size, task.train.lengths, bucket if on_gpu else 1, task.train.width)
     epochs = [
-        batches.plan(batches.epoch_orders(task.train_size, generators), *cut, parts)
+        batches.plan(batches.epoch_orders(task.train_size, generators, repeats), *cut, parts)
         for _ in range(trials[0].epochs)
     ]
     return [batches.joined(one) for one in (batches.merged(epochs) if on_gpu else epochs)]
@@ -149,7 +152,7 @@ def dev_pass(lanes: int, task: Task, device: torch.device) -> Pass:
 def _parts(trials: Sequence[Trial], task: Task) -> int:
     if obstacle(trials) is not None:
         return 1  # masks that peft draws in each forward pass would differ between the parts
-    rows = len(trials) * min(trials[0].batch_size, task.train_size)
+    rows = len(trials) * min(trials[0].batch_size, task.train_size * trials[0].repeats)
     return batches.parts_of(rows, task.train.lengths)
 
 
@@ -228,14 +231,16 @@ def _divergence(losses: Sequence[float], mean: float, lane: Lane, epoch: int) ->
     return None
 
 
-def _outcome(lane: Lane, counts: dict[str, int], task: Task) -> Outcome:
+def _outcome(lane: Lane, counts: dict[str, int], final: Final, task: Task) -> Outcome:
     return Outcome(
         status="diverged" if lane.diverged else "ok",
         message=lane.diverged,
-        metrics=_metrics(lane.history, task.primary),
+        metrics={**_metrics(lane.history, task.primary), **final.metrics},
         history=lane.history,
         parameters=counts,
         provenance=task.provenance,
+        pictures=final.pictures,
+        exhibits=task.exhibits(),
     )
 
 

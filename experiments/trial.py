@@ -58,10 +58,21 @@ class Trial:
         warmup: share of the steps in which the rate rises.
         epochs: passes over the training rows; the dev set is scored after each.
         batch_size: rows a step.
-        train_size: training rows used, ``None`` for all.
+        train_size: training rows used, ``None`` for all; pictures, where the task has pictures.
+        repeats: how often an epoch shows each training row (kohya's ``num_repeats``).
         max_length: longest input, in tokens.
         precision: ``fp32``, or ``bf16`` for autocast.
-        seed: seeds the head, the adapter's init, the dropouts and the data order.
+        samples: pictures drawn after the last step, where the task draws any.
+        drift_rows: pictures of the base's own styles on which forgetting is measured, where the
+            task measures any; 0: it is not measured, and those pictures are not needed.
+        text_r, text_alpha: rank and alpha of the adapter on a pipeline's text encoder, whose other
+            knobs are the U-Net's; ``None`` and ``None``: the text encoder stays frozen.
+        prior_weight: weight of the loss on the base's own pictures of the class (DreamBooth's prior
+            preservation); 0: none.
+        resolution: side of a pipeline's pictures in pixels; ``None``: the pipeline's own.
+        gradient_checkpointing: compute activations again in the backward pass.
+        seed: seeds the head, the adapter's init, the dropouts, the data order, and the noise and
+            times of diffusion.
 
     Raises:
         ValueError: a field is out of range; names the field, the value and what is allowed.
@@ -90,6 +101,14 @@ class Trial:
     max_length: int = 128
     precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
+    repeats: int = 1
+    samples: int = 64
+    drift_rows: int = 128
+    text_r: int | None = None
+    text_alpha: float | None = None
+    prior_weight: float = 0.0
+    resolution: int | None = None
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         self._normalize()
@@ -97,12 +116,16 @@ class Trial:
             allows, allowed = _RULES[f.name]
             if not allows(getattr(self, f.name)):
                 raise ValueError(f"{f.name}={getattr(self, f.name)!r}: expected {allowed}")
+        if (self.text_r is None) != (self.text_alpha is None):
+            raise ValueError(
+                f"text_r={self.text_r!r}, text_alpha={self.text_alpha!r}: expected both or neither"
+            )
 
     def _normalize(self) -> None:
         """Spell equal numbers equally (16 and 16.0), so that they hash to one id."""
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.type == "float" and isinstance(value, int) and not isinstance(value, bool):
+            if "float" in f.type and isinstance(value, int) and not isinstance(value, bool):
                 object.__setattr__(self, f.name, float(value))
             if isinstance(value, list):
                 object.__setattr__(self, f.name, tuple(value))
@@ -184,6 +207,8 @@ _Rule = tuple[Callable[[Any], bool], str]
 _COUNT: _Rule = (_is_count, "an integer >= 1")
 _POSITIVE: _Rule = (_is_positive, "a finite number > 0")
 _SHARE: _Rule = (_is_share, "a number in [0, 1)")
+_NATURAL: _Rule = (lambda v: _is_int(v) and v >= 0, "an integer >= 0")
+_NOT_NEGATIVE: _Rule = (lambda v: _is_finite(v) and v >= 0, "a finite number >= 0")
 _BOOL: _Rule = (_is_bool, "true or false")
 # One rule a field: which values it allows, and how an error says so.
 _RULES: dict[str, _Rule] = {
@@ -201,7 +226,7 @@ _RULES: dict[str, _Rule] = {
     "rank_dropout_scale": _BOOL,
     "target_modules": (_is_names, "module names or a regular expression"),
     "learning_rate": _POSITIVE,
-    "weight_decay": (lambda v: _is_finite(v) and v >= 0, "a finite number >= 0"),
+    "weight_decay": _NOT_NEGATIVE,
     "clip": _POSITIVE,
     "warmup": _SHARE,
     "epochs": _COUNT,
@@ -209,5 +234,13 @@ _RULES: dict[str, _Rule] = {
     "train_size": (lambda v: v is None or _is_count(v), "an integer >= 1, or none for all rows"),
     "max_length": _COUNT,
     "precision": (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
-    "seed": (lambda v: _is_int(v) and v >= 0, "an integer >= 0"),
+    "seed": _NATURAL,
+    "repeats": _COUNT,
+    "samples": _NATURAL,
+    "drift_rows": _NATURAL,
+    "text_r": (lambda v: v is None or _is_count(v), "an integer >= 1, or none"),
+    "text_alpha": (lambda v: v is None or _is_positive(v), "a finite number > 0, or none"),
+    "prior_weight": _NOT_NEGATIVE,
+    "resolution": (lambda v: v is None or _is_count(v), "an integer >= 1, or none"),
+    "gradient_checkpointing": _BOOL,
 }

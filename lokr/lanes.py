@@ -1,7 +1,7 @@
 """Lanes: what lets several trials share one frozen base, each as if it were alone.
 
 ``LaneStack`` is a trained module (a task head) with a leading lane axis on every parameter;
-``LaneNoise`` gives every lane its own stream of dropout masks.
+``LaneNoise`` gives every lane its own stream of random numbers, for dropout masks and diffusion.
 
 Legend: L lanes; N rows a lane. Rows are lane-major: the first dimension of a batch is L·N.
 """
@@ -9,6 +9,7 @@ Legend: L lanes; N rows a lane. Rows are lane-major: the first dimension of a ba
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -79,7 +80,7 @@ class LaneStack(nn.Module):
 
 
 class LaneNoise(nn.Module):
-    """Uniform numbers that depend on (lane's seed, step, place) and on nothing else.
+    """Random numbers that depend on (lane's seed, step, place) and on nothing else.
 
     A counter-based stream, after the finalizer of MurmurHash3 (public domain, A. Appleby): no
     state but the step, so a lane draws the same numbers in any pack, on any device, in a recomputed
@@ -102,12 +103,24 @@ class LaneNoise(nn.Module):
         self.step += 1
 
     def uniform(self, place: int, count: int) -> Tensor:
-        """(L, count) fp32 in [0, 1): ``place`` tells apart the masks of one step."""
+        """(L, count) fp32 in [0, 1): ``place`` tells apart the draws of one step."""
         word = _hash(self.seed & _MASK) ^ (self.step & _MASK)
         word = _hash(_hash(word) ^ place)
         index = torch.arange(count, device=self.seed.device)
         bits = _hash(word.unsqueeze(1) ^ _hash(index + 0x9E3779B9 & _MASK))
         return (bits >> 8).float() * 2.0**-24  # 24 bits fit a float exactly
+
+    def normal(self, place: int, count: int) -> Tensor:
+        """(L, count) fp32 from the standard normal distribution, after Box and Muller (1958).
+
+        The draw at ``place`` is made of that :meth:`uniform` place's numbers: use it for one only.
+        """
+        half = (count + 1) // 2
+        radius, angle = self.uniform(place, 2 * half).split(half, dim=1)
+        radius = (-2 * torch.log1p(-radius)).sqrt()  # 1 - u is never 0
+        angle = 2 * math.pi * angle
+        pairs = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+        return pairs[:, :count]
 
 
 def _hash(word: Tensor) -> Tensor:

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.tasks.base import READINGS, Batch, Scores, Split
+from experiments.tasks.base import READINGS, Batch, Scores, Split, Task
 from experiments.trial import Trial
+from lokr import LaneNoise
 
 ENCODER_LINEARS = r".*encoder\.layer\.\d+\..*(query|key|value|dense)"
 """All linear layers of the encoder: six a layer."""
@@ -66,7 +67,7 @@ class Size:
         )
 
 
-class RandomTokens:
+class RandomTokens(Task):
     """The ``Task`` of :mod:`experiments.tasks.base`, on a base of this size.
 
     Every row is full, so nobody needs an attention mask: a mask would have a base ask the device
@@ -124,7 +125,9 @@ class RandomTokens:
                 nn.init.normal_(module.weight, std=0.02, generator=generator)
                 nn.init.zeros_(module.bias)
 
-    def loss(self, model: nn.Module, batch: Batch, lanes: int) -> Tensor:
+    def loss(
+        self, model: nn.Module, batch: Batch, lanes: int, draws: LaneNoise | None = None
+    ) -> Tensor:
         """Cross-entropy, the mean of each lane, (L,)."""
         losses = F.cross_entropy(self._logits(model, batch), batch["labels"], reduction="none")
         return losses.view(lanes, -1).mean(1)

@@ -1,4 +1,5 @@
-"""The one seam that a new task touches.
+"""The one seam that a new task touches: a `Family` says what its trials need before anything is
+loaded, a `Task` is one of its tasks on a base, loaded.
 
 Legend: L lanes (trials of a pack); B rows a lane; M rows of all lanes, L·B, lane-major; N rows of a
 split; T tokens.
@@ -6,11 +7,15 @@ split; T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from experiments.trial import Trial
+from lokr import LaneNoise
 
 # The three readings of one dev set: `selection` chooses the rate and the epoch, `report` is what we
 # publish, `full` is both halves together (the papers' protocol).
@@ -64,17 +69,30 @@ def _cut(tensor: Tensor, length: int | None) -> Tensor:
     return tensor if length is None or tensor.dim() != 2 else tensor[:, :length]
 
 
+@dataclass(frozen=True)
+class Final:
+    """What is read off one lane when its last step is done.
+
+    Args:
+        metrics: name -> value, None where it is not defined.
+        pictures: file ending (``"samples.webp"``) -> content, kept beside the trial's result.
+    """
+
+    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+
+
 class Task(Protocol):
     """A task on a base, loaded: all that the training loop may ask of it.
 
     ``loss`` and ``predict`` may be recorded once and replayed on other rows: they read no tensor's
-    value on the host and draw no random numbers.
+    value on the host and draw no random numbers but from ``draws``.
     """
 
     primary: str
     """Name of the metric that selects and is reported; higher is better."""
     train_size: int
-    """Training rows."""
+    """Training rows; an epoch shows each ``repeats`` times."""
     train: Split
     """The training rows."""
     dev: Split
@@ -83,6 +101,8 @@ class Task(Protocol):
     """Names of the modules that are new in this task, trained by every method."""
     provenance: dict[str, Any]
     """Which data and base were used, from where, with their fingerprints."""
+    stochastic: bool = False
+    """Whether ``loss`` draws random numbers."""
 
     def model(self) -> nn.Module:
         """A fresh copy of the pretrained base with an untrained head, fp32, on the CPU."""
@@ -92,8 +112,13 @@ class Task(Protocol):
         """Draw new head weights in place; equal seeds give equal weights."""
         ...
 
-    def loss(self, model: nn.Module, batch: Batch, lanes: int) -> Tensor:
-        """Mean loss of each lane on a lane-major batch, (L,) fp32."""
+    def loss(
+        self, model: nn.Module, batch: Batch, lanes: int, draws: LaneNoise | None = None
+    ) -> Tensor:
+        """Mean loss of each lane on a lane-major batch, (L,) fp32.
+
+        ``draws`` are the lanes' random numbers of this step, if the task is stochastic.
+        """
         ...
 
     def predict(self, model: nn.Module, batch: Batch, lanes: int) -> Tensor:
@@ -103,3 +128,36 @@ class Task(Protocol):
     def scores(self, predictions: Tensor) -> Scores:
         """Dev-set scores from one lane's predictions, (N,) on the CPU."""
         ...
+
+    def settle(self, device: torch.device, precision: str) -> None:
+        """Measure, once, what scores are compared with: the untouched base on this device."""
+
+    def finish(self, model: nn.Module, trials: Sequence[Trial]) -> list[Final]:
+        """What else is to be known of each lane after its last step; the model is on its device,
+        in evaluation mode, and autocast and no_grad are on.
+        """
+        return [Final() for _ in trials]
+
+    def exhibits(self) -> dict[str, bytes]:
+        """Pictures that all trials of the task share: file name -> content."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of task. ``trial.task`` is ``family/name``.
+
+    Args:
+        load: the trial's task, with the folder of ``--data`` or None; raises BenchError if task,
+            base or data cannot be had.
+        skeleton: the trial's model on the meta device, to count and compare adapters.
+        heads: names of the modules of such a model that are new in the task.
+        parts: submodule -> the trial whose knobs its adapter reads; ``""`` is the whole model.
+        task_type: PEFT's name for the kind of task, for the adapter's config.
+    """
+
+    load: Callable[[Trial, str | None], Task]
+    skeleton: Callable[[Trial], nn.Module]
+    heads: Callable[[nn.Module], tuple[str, ...]] = lambda model: ()
+    parts: Callable[[Trial], dict[str, Trial]] = lambda trial: {"": trial}
+    task_type: str | None = None

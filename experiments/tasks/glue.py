@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.errors import BenchError
+from experiments.tasks import text
 from experiments.tasks.text import Row, TextData
+from experiments.trial import Trial
 
 HUB_ID = "nyu-mll/glue"
 
@@ -69,6 +71,17 @@ def load(name: str, folder: str | None) -> TextData:
         source=f"hub {HUB_ID}" if folder is None else "folder",
         parts=_PARTS if several else None,
     )
+
+
+def _data(trial: Trial, folder: str | None) -> TextData:
+    return load(trial.task.partition("/")[2], folder)
+
+
+def _labels(name: str) -> int:
+    return TASKS[name].labels if name in TASKS else 2
+
+
+FAMILY = text.family(_data, _labels)
 
 
 def _rows(name: str, split: str, task: GlueTask, folder: str | None) -> list[Row]:

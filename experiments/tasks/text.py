@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from experiments import bases
 from experiments.errors import BenchError
-from experiments.tasks.base import READINGS, Batch, Scores, Split
+from experiments.tasks.base import READINGS, Batch, Family, Scores, Split, Task
 from experiments.tasks.metrics import METRICS
+from experiments.trial import Trial
+from lokr import LaneNoise
 
 Row = dict[str, Any]
 READ_ON_HOST = ("cpu",)
@@ -60,7 +62,7 @@ def encode(rows: Sequence[Row], data: TextData, tokenizer: Any, max_length: int)
     return Split({**tokens, "labels": labels}, lengths=tokens["attention_mask"].sum(1))
 
 
-class TextTask:
+class TextTask(Task):
     """A text task on a base: the ``Task`` of :mod:`experiments.tasks.base`."""
 
     def __init__(self, data: TextData, base: str, max_length: int) -> None:
@@ -101,7 +103,9 @@ class TextTask:
                 for module in model.get_submodule(head).modules():
                     _draw(module, model.config.initializer_range)  # type: ignore[union-attr]
 
-    def loss(self, model: nn.Module, batch: Batch, lanes: int) -> Tensor:
+    def loss(
+        self, model: nn.Module, batch: Batch, lanes: int, draws: LaneNoise | None = None
+    ) -> Tensor:
         """Cross-entropy, or squared error for regression: the mean of each lane, (L,)."""
         logits, labels = self._logits(model, batch), batch["labels"]
         if self._data.labels == 1:
@@ -140,6 +144,24 @@ class TextTask:
                 value = METRICS[name](predictions[chosen], labels[chosen])
                 scores[f"{name}{suffix}"] = value
         return scores
+
+
+def family(rows: Callable[[Trial, str | None], TextData], labels: Callable[[str], int]) -> Family:
+    """A family of text tasks.
+
+    Args:
+        rows: a trial's rows, with the folder of data.
+        labels: number of classes of a task, by the name within the family.
+    """
+
+    def load(trial: Trial, data: str | None) -> Task:
+        limit = limited(rows(trial, data), trial.train_size)
+        return TextTask(limit, trial.base, trial.max_length)
+
+    def skeleton(trial: Trial) -> nn.Module:
+        return bases.skeleton(trial.base, labels(trial.task.partition("/")[2]))
+
+    return Family(load, skeleton, bases.heads_of, task_type="SEQ_CLS")
 
 
 def halves(data: TextData) -> dict[str, np.ndarray]:
