@@ -116,9 +116,9 @@ class LaneNoise(nn.Module):
         The draw at ``place`` is made of that :meth:`uniform` place's numbers: use it for one only.
         """
         half = (count + 1) // 2
-        radius, angle = self.uniform(place, 2 * half).split(half, dim=1)
-        radius = (-2 * torch.log1p(-radius)).sqrt()  # 1 - u is never 0
-        angle = 2 * math.pi * angle
+        uniform = self.uniform(place, 2 * half)
+        radius = (-2 * torch.log1p(-uniform[:, :half])).sqrt()  # 1 - u is never 0
+        angle = 2 * math.pi * uniform[:, half:]
         pairs = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
         return pairs[:, :count]
 

@@ -37,6 +37,14 @@ def test_lanes_draw_their_epochs_from_their_own_generators():
         assert torch.equal(orders[1], torch.randperm(10, generator=alone))
 
 
+def test_an_epoch_shows_each_row_as_often_as_it_repeats():
+    orders = batches.epoch_orders(5, generators(2), repeats=3)
+    assert orders.shape == (2, 15)
+    for lane in orders:
+        assert lane.bincount().tolist() == [3] * 5
+    assert not torch.equal(orders[0], orders[1])
+
+
 @given(tokens=st.lists(st.integers(1, 100), min_size=1, max_size=30))
 def test_buckets_hold_their_rows_and_are_few(tokens):
     lengths = torch.tensor(tokens)

@@ -115,3 +115,23 @@ def test_it_is_no_part_of_a_state_dict_and_copies():
     noise = at(3, 1, 2)
     assert noise.state_dict() == {}
     assert torch.equal(copy.deepcopy(noise).uniform(0, 4), noise.uniform(0, 4))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31])
+def test_normal(seed):
+    sample = LaneNoise([seed, seed + 1]).normal(3, 20_001)
+    assert sample.shape == (2, 20_001)
+    assert sample.isfinite().all()
+    for lane in sample.double():
+        assert stats.kstest(lane.numpy(), "norm").pvalue > 0.001
+        halves = lane[:10_000], lane[10_001:]  # the two numbers of each of Box and Muller's pairs
+        assert abs(torch.corrcoef(torch.stack(halves))[0, 1]) < 0.04
+    assert abs(torch.corrcoef(sample)[0, 1]) < 0.04
+
+
+def test_normal_depends_on_seed_step_and_place_alone():
+    noise = at(2, 5, 7)
+    assert torch.equal(noise.normal(1, 6), at(2, 5, 7).normal(1, 6))
+    assert torch.equal(noise.normal(1, 6)[1:], at(2, 7).normal(1, 6))
+    assert not torch.equal(noise.normal(1, 6), noise.normal(2, 6))
+    assert not torch.equal(noise.normal(1, 6), at(3, 5, 7).normal(1, 6))
