@@ -62,8 +62,13 @@ def count(s: Dims, tile: Tile) -> int:
 
 def programs(s: Dims, tile: Tile, blocks: int, device: torch.device) -> int:
     """P, where ``blocks`` programs share each tile: two for each multiprocessor, four for lanes."""
-    wanted = (2 if s.lanes == 1 else 4) * _multiprocessors(device)
-    return max(1, min(count(s, tile), -(-wanted // (s.lanes * blocks))))
+    return sharers(count(s, tile), s.lanes, blocks, device)
+
+
+def sharers(count: int, lanes: int, blocks: int, device: torch.device) -> int:
+    """P of ``programs``, for so many tiles a lane."""
+    wanted = (2 if lanes == 1 else 4) * _multiprocessors(device)
+    return max(1, min(count, -(-wanted // (lanes * blocks))))
 
 
 def forward(s: Dims, dtype: torch.dtype) -> Tile:
@@ -151,6 +156,28 @@ def mix(s: Dims, dtype: torch.dtype) -> Tile:
 def mix_backward(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.mix_backward``."""
     return {**mix(s, dtype), "num_warps": 4, "num_stages": 3}
+
+
+def slide(s: int, q: int, dtype: torch.dtype) -> Tile:
+    """Of ``conv_programs.slide``, from s channels of a group to q."""
+    return {
+        "BM": 128,
+        "BK": 64 if dtype.itemsize == 2 else 32,
+        "BQ": _at_most(64, q),
+        "num_warps": 4,
+        "num_stages": 3,
+    }
+
+
+def slide_weight(s: int, columns: int, dtype: torch.dtype) -> Tile:
+    """Of ``conv_programs.slide_weight``."""
+    return {
+        "BM": 64 if dtype.itemsize == 2 else 32,
+        "BK": _at_most(128, columns),
+        "BS": _at_most(64, s),
+        "num_warps": 4,
+        "num_stages": 3,
+    }
 
 
 def _tokens(s: Dims, dtype: torch.dtype, rows: int) -> int:
