@@ -24,7 +24,7 @@ from experiments.command import place as _place
 from experiments.cost.command import cost
 from experiments.errors import BenchError
 from experiments.overrides import override
-from experiments.plan import USEFUL_LANES, Plan, collapse, plan
+from experiments.plan import USEFUL_LANES, Plan, Shard, collapse, plan
 from experiments.progress import watch
 from experiments.store import Result, Store
 from experiments.study import Study
@@ -79,6 +79,14 @@ def run(
             "of pack, once; for long runs on a GPU.",
         ),
     ] = False,
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Run the I-th of N equal shares of the study, 1/N to N/N: one for each GPU, or "
+            "for each job of an array. The shares are fixed, whatever is finished.",
+        ),
+    ] = "1/1",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
 ) -> None:
     """Train what is left of a study.
@@ -89,6 +97,7 @@ def run(
     Exit status: 0 if no trial failed, 1 if one did or nothing could run, 130 after Ctrl-C.
     """
     with _explained():
+        part = _shard(shard)
         chosen = _choose(study, sets, limit)
         store = Store(results)
         if not dry_run:
@@ -96,13 +105,14 @@ def run(
         place = _place(device)
         out = Console()
         if dry_run:
-            _show_plan(out, chosen, store, lanes or USEFUL_LANES[place], data)
+            _show_plan(out, chosen, store, lanes or USEFUL_LANES[place], data, part)
             return
-        planned = _plan(chosen, store, lanes or USEFUL_LANES[place], data)
+        planned = _plan(chosen, store, lanes or USEFUL_LANES[place], data, part)
         if planned.packs:
             raise typer.Exit(_train(out, chosen, store, planned, place, data, compiled))
+        done = f"all {len(planned.finished)} trials of {_of(chosen, part)} are finished"
         out.print(
-            f"Nothing to run: all {len(planned.finished)} trials of {chosen.name} are finished.\n"
+            f"Nothing to run: {done}.\n"
             f"Results: {store.folder(chosen.name)}",
             highlight=False,
         )
@@ -166,7 +176,20 @@ def _choose(name: str, sets: list[str] | None, limit: int | None) -> Study:
     return replace(study, trials=study.trials[:limit])
 
 
-def _plan(study: Study, store: Store, lanes: int, data: Path | None) -> Plan:
+def _of(study: Study, shard: Shard) -> str:
+    number, count = shard
+    return study.name if count == 1 else f"shard {number}/{count} of {study.name}"
+
+
+def _shard(text: str) -> Shard:
+    """``"2/4"`` -> (2, 4)."""
+    number, _, count = text.partition("/")
+    if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+        return int(number), int(count)
+    raise BenchError(f"--shard {text!r}: expected I/N with I from 1 to N, such as 1/2")
+
+
+def _plan(study: Study, store: Store, lanes: int, data: Path | None, shard: Shard = (1, 1)) -> Plan:
     from experiments import sizes
 
     return plan(
@@ -175,10 +198,18 @@ def _plan(study: Study, store: Store, lanes: int, data: Path | None) -> Plan:
         lanes,
         layers_of=sizes.layers_of,
         rows_of=partial(sizes.rows_of, data=_text(data)),
+        shard=shard,
     )
 
 
-def _show_plan(out: Console, study: Study, store: Store, lanes: int, data: Path | None) -> None:
+def _show_plan(
+    out: Console,
+    study: Study,
+    store: Store,
+    lanes: int,
+    data: Path | None,
+    shard: Shard = (1, 1),
+) -> None:
     from experiments import sizes
 
     distinct, collapsed = collapse(study.trials, sizes.layers_of)
@@ -188,7 +219,7 @@ def _show_plan(out: Console, study: Study, store: Store, lanes: int, data: Path 
         out.print()
         display.show_collapsed(out, study, collapsed)
     try:
-        planned = _plan(study, store, lanes, data)
+        planned = _plan(study, store, lanes, data, shard)
         left = f"{display.work(planned)}{_spell_widths(planned)}"
     except BenchError as error:  # the data may be out of reach where the plan is read
         left = f"how much is to run is unknown: {error}"

@@ -73,6 +73,7 @@ class Layer(Protocol):
 
 
 LayersOf = Callable[[Trial], Sequence[Layer]]
+Shard = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,9 @@ def plan(
     *,
     layers_of: LayersOf,
     rows_of: Callable[[Trial], int],
+    shard: Shard = (1, 1),
 ) -> Plan:
-    """Collapse equal trials, leave out finished ones, pack the rest.
+    """Collapse equal trials, take this shard's, leave out finished ones, pack the rest.
 
     Args:
         trials: in the order of the study.
@@ -179,6 +181,7 @@ def plan(
         lanes: largest pack, >= 1.
         layers_of: the adapted layers of a factored trial, from shapes alone.
         rows_of: how many training rows a trial uses.
+        shard: (i, n) for the i-th of n runs that divide the study among them: i in 1 … n.
 
     Raises:
         ValueError: lanes < 1.
@@ -186,10 +189,24 @@ def plan(
     if lanes < 1:
         raise ValueError(f"lanes={lanes!r}: expected an integer >= 1")
     distinct, collapsed = collapse(trials, layers_of)
+    distinct = _share(distinct, shard, layers_of)
     remaining = [trial for trial in distinct if trial.id not in finished]
     packs = _pack(remaining, lanes, layers_of, rows_of)
     done = tuple(trial for trial in distinct if trial.id in finished)
     return Plan(packs=tuple(packs), collapsed=collapsed, finished=done)
+
+
+def _share(trials: Sequence[Trial], shard: Shard, layers_of: LayersOf) -> tuple[Trial, ...]:
+    """The i-th of n equal shares of each kind of pack, whatever is finished: packs stay wide."""
+    number, count = shard
+    groups: dict[Key, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(_key(trial, _layers(trial, layers_of)), []).append(trial)
+    taken: set[Trial] = set()
+    # What does not divide goes to another shard in each kind, so that none gets all of it.
+    for place, group in enumerate(groups.values()):
+        taken.update(_balanced(group, count)[(number - 1 + place) % count])
+    return tuple(trial for trial in trials if trial in taken)
 
 
 def steps_of(trial: Trial, rows: int) -> int:

@@ -303,12 +303,15 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def lighten(model: nn.Module, precision: str) -> nn.Module:
-    """Keep the frozen linear weights in bf16 where autocast would cast them anew each step."""
-    if precision == "bf16":
-        for module in model.modules():
-            frozen = not any(p.requires_grad for p in module.parameters())
-            if isinstance(module, nn.Linear) and frozen:
-                module.to(torch.bfloat16)
+    """Keep the frozen weights of products in bf16 where autocast would cast them anew each step,
+    and on a GPU let pictures lie with their channels last, as its convolutions want them.
+    """
+    for module in model.modules():
+        frozen = not any(p.requires_grad for p in module.parameters())
+        if precision == "bf16" and isinstance(module, nn.Linear | nn.Conv2d) and frozen:
+            module.to(torch.bfloat16)
+        if isinstance(module, nn.Conv2d) and module.weight.is_cuda:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
 
 

@@ -57,6 +57,9 @@ Trials = Annotated[
 CapturedTrials = Annotated[
     int | None, typer.Option(min=1, help="Trials that `captured` trains.", show_default="all")
 ]
+SweepName = Annotated[
+    str, typer.Option("--study", help="`bench-sweep` is text, `bench-emoji` is diffusion.")
+]
 Limit = Annotated[
     int | None,
     typer.Option(min=1, help="Only the first trials of the study.", show_default="all, on a CPU 4"),
@@ -104,13 +107,14 @@ def sweep(
     trials: Trials = 3,
     captured_trials: CapturedTrials = None,
     limit: Limit = None,
+    name: SweepName = "bench-sweep",
 ) -> None:
-    """Time the study `bench-sweep`, 64 LoKr trials, from start to last result.
+    """Time a study of 64 LoKr trials from start to last result.
 
     `packed`: as `experiments run` trains it, into an empty folder. `trainer`: a sample of the
-    trials one after another, PEFT's LoKr in transformers' Trainer. `unpacked` and `captured`:
-    PEFT's LoKr in our own loop, without and with a CUDA graph. `floor`: the packed step beside the
-    frozen base's forward and backward pass. Another base: `--set base=FOLDER`.
+    trials one after another, PEFT's LoKr in transformers' Trainer, for text alone. `unpacked` and
+    `captured`: PEFT's LoKr in our own loop, without and with a CUDA graph. `floor`: the packed step
+    beside the frozen base's forward and backward pass. Another base: `--set base=FOLDER`.
     """
     with explained():
         from experiments.bench.sweep import Sweep
@@ -123,6 +127,7 @@ def sweep(
             lanes=lanes,
             sample=trials,
             captured=captured_trials,
+            name=name,
         )
         _sweep(results, what, parts)
 

@@ -7,10 +7,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from experiments.bench.timing import Graph
 from experiments.step import autocast, lighten
 from experiments.tasks.base import Batch, Task
+from lokr import LaneNoise
 
 Step = Callable[[], Any]
 
@@ -22,7 +24,7 @@ def floor(
     precision: str,
     captured: bool,
 ) -> Step:
-    """Forward and backward through the frozen base, down to its embeddings, batch after batch.
+    """Forward and backward through the frozen base, down to its first layer, batch after batch.
 
     Args:
         task: gives base and loss.
@@ -31,14 +33,27 @@ def floor(
         precision: as in ``Trial``; frozen weights are kept in it, as in our own step.
         captured: replay it from a CUDA graph.
     """
-    model: Any = task.model().to(device).requires_grad_(False)
-    model.enable_input_require_grads()
+    model = task.model().to(device).requires_grad_(False)
+    _let_gradients_through(model)
     lighten(model, precision)
+    draws = LaneNoise([0]).to(device) if task.stochastic else None
 
     def passes() -> None:
         for batch in batches:
             with autocast(device, precision):
-                loss = task.loss(model, batch, 1)
+                loss = task.loss(model, batch, 1, draws)
             loss.sum().backward()
 
     return partial(Graph([passes]).run, 1) if captured else passes
+
+
+def _let_gradients_through(model: nn.Module) -> None:
+    """Let the gradient run back to the first layer, so that the whole base takes part."""
+
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        output.requires_grad_(True)
+
+    first = next(
+        module for module in model.modules() if next(module.parameters(False), None) is not None
+    )
+    first.register_forward_hook(hook)

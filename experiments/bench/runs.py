@@ -51,6 +51,8 @@ def sweep(recorder: Recorder, what: Sweep, parts: Sequence[str] | None) -> None:
         if parts is not None and "captured" in parts:
             raise BenchError("captured: needs a GPU, and there is none or --device says cpu")
         parts = parts or [part for part in PARTS if part != "captured"]
+    if parts is None and what.name != one_sweep.STUDY:  # transformers' Trainer is for text
+        parts = [part for part in PARTS if part != "trainer"]
     for part in parts or PARTS:
         one_layer.release()
         for progress, piece in _measured(part, what, _lanes(recorder, what)):

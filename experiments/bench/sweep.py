@@ -1,6 +1,6 @@
 """A study from start to last result: packed, and the same trials one after another through PEFT.
 
-    packed     ``python -m experiments run bench-sweep`` in a process of its own, by the wall clock
+    packed     ``python -m experiments run STUDY`` in a process of its own, by the wall clock
     trainer    PEFT's LoKr in transformers' Trainer, a sample of the trials
     unpacked   PEFT's LoKr in our loop, every operation launched from Python, the same sample
     captured   PEFT's LoKr in our loop with its step in a CUDA graph; also gives the paired scores
@@ -37,13 +37,12 @@ from experiments.trial import Trial
 
 STUDY = "bench-sweep"
 PARTS = ("packed", "trainer", "unpacked", "captured", "floor")
-SMALL = (
+SMALL = ("epochs=1", "precision=fp32")
+SMALL_TEXT = (
     "task=sentences/acceptability",
     "train_size=128",
-    "epochs=1",
     "batch_size=16",
     "max_length=32",
-    "precision=fp32",
 )
 SMALL_TRIALS = 4
 _ROOT = Path(__file__).parents[2]
@@ -64,6 +63,7 @@ class Sweep:
         lanes: widest pack; None for what ``run`` chooses.
         sample: trials that run in the Trainer, and in our loop uncaptured.
         captured: trials that run in our loop captured; None for all.
+        name: of the study.
     """
 
     device: str
@@ -73,11 +73,12 @@ class Sweep:
     lanes: int | None = None
     sample: int = 3
     captured: int | None = None
+    name: str = STUDY
 
     @cached_property
     def study(self) -> Study:
         """The study with these settings."""
-        study = override(studies.load(STUDY), self.sets)
+        study = override(studies.load(self.name), self.sets)
         return replace(study, trials=study.trials[: self.limit])
 
     @property
@@ -86,8 +87,11 @@ class Sweep:
         return bases.locate(self.study.trials[0].base).name
 
     def small(self) -> Sweep:
-        """The version for a CPU: our own sentences, and few of them; ``sets`` still count."""
-        return replace(self, sets=(*SMALL, *self.sets), limit=self.limit or SMALL_TRIALS)
+        """The version for a CPU: few and small trials, our own sentences in the place of GLUE's;
+        ``sets`` still count.
+        """
+        small = (*SMALL, *(SMALL_TEXT if self.name == STUDY else ()), *self.sets)
+        return replace(self, sets=small, limit=self.limit or SMALL_TRIALS)
 
 
 def packed(sweep: Sweep) -> Piece:
@@ -100,10 +104,10 @@ def packed(sweep: Sweep) -> Piece:
         store = Store(Path(folder))
         started = time.time()
         done = subprocess.run(_command(sweep, folder), cwd=_ROOT, env=_environment())
-        results = list(store.load(STUDY).values())
+        results = list(store.load(sweep.name).values())
         if done.returncode or not results:
-            raise BenchError(f"`experiments run {STUDY}` ended with status {done.returncode}")
-        written = [p.stat().st_mtime for p in store.folder(STUDY).glob("*.json")]
+            raise BenchError(f"`experiments run {sweep.name}` ended with status {done.returncode}")
+        written = [p.stat().st_mtime for p in store.folder(sweep.name).glob("*.json")]
     return {
         **head(sweep, "packed"),
         "wall_seconds": max(written) - started,
@@ -165,11 +169,13 @@ def _in_our_loop(trial: Trial, sweep: Sweep, capture: bool) -> Run:
 
 
 def _in_trainer(trial: Trial, sweep: Sweep) -> Run:
+    if sweep.name != STUDY:
+        raise BenchError(f"trainer: transformers' Trainer is for text, and {sweep.name} is not")
     return trainer.train(trial, sweep.device, sweep.data), "ok"
 
 
 def _command(sweep: Sweep, folder: str) -> list[str]:
-    words = [sys.executable, "-m", "experiments", "run", STUDY, "--results", folder]
+    words = [sys.executable, "-m", "experiments", "run", sweep.name, "--results", folder]
     options = {
         "--device": sweep.device,
         "--data": sweep.data and str(Path(sweep.data).resolve()),
@@ -194,7 +200,7 @@ def head(sweep: Sweep, part: str) -> Piece:
     return {
         "part": part,
         "base": sweep.base,
-        "study": STUDY,
+        "study": sweep.name,
         "study_trials": len(study.trials),
         **{name: getattr(study.trials[0], name) for name in shared},
     }

@@ -10,7 +10,16 @@ from experiments.bench.paired import ENOUGH, Difference, difference
 from experiments.bench.record import Record
 from experiments.bench.sheets import NONE, Sheet, Target, judged, median, number, ratio, with_spread
 
-_SETTINGS = ("base", "task", "epochs", "batch_size", "max_length", "precision", "study_trials")
+_SETTINGS = (
+    "study",
+    "base",
+    "task",
+    "epochs",
+    "batch_size",
+    "max_length",
+    "precision",
+    "study_trials",
+)
 _LABELS = {
     "packed": "ours, packed: start to last result",
     "trainer": "PEFT LoKr in transformers' Trainer",
@@ -47,8 +56,13 @@ def _sweeps(pieces: Mapping[str, Mapping[str, Any]]) -> dict[tuple[Any, ...], di
 
 
 def _title(settings: Mapping[str, Any]) -> str:
-    return "{study_trials} trials of {task} on {base}, {epochs} epochs, batch {batch_size}, up to \
-{max_length} tokens, {precision}".format(**settings)
+    words = "{study_trials} trials of {task} on {base}, {epochs} epochs, batch {batch_size}"
+    words += (
+        ", {precision}"
+        if settings["study"] == "bench-emoji"
+        else ", up to {max_length} tokens, {precision}"
+    )
+    return words.format(**settings)
 
 
 def _speed(title: str, parts: Parts, small: bool) -> Sheet:

@@ -74,11 +74,12 @@ class Final:
     """What is read off one lane when its last step is done.
 
     Args:
-        metrics: name -> value, None where it is not defined.
+        metrics: name -> value, None where it is not defined; under ``reference`` what the others
+            are to be read against.
         pictures: file ending (``"samples.webp"``) -> content, kept beside the trial's result.
     """
 
-    metrics: Mapping[str, float | None] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     pictures: Mapping[str, bytes] = field(default_factory=dict)
 
 

@@ -81,7 +81,7 @@ class TextTask(Task):
             "base": {
                 "name": located.name,
                 "origin": located.origin,
-                "sha256": bases.fingerprint(self._model),
+                "sha256": bases.fingerprint(self._model, self.heads),
             },
             "data": {
                 "source": data.source,
