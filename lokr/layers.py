@@ -404,9 +404,10 @@ class Conv(LoKrLayer):
         return LayerShape(base_layer.out_channels, in_channels, tuple(base_layer.kernel_size))
 
     def product(self, x: Tensor, factors: product.Factors) -> Tensor:
+        x = x.to(_product_dtype(x))
         if x.dim() == len(self.settings.stride) + 1:  # a single image without a batch axis
-            return product.conv(x.unsqueeze(0), factors, self.settings).squeeze(0)
-        return product.conv(x, factors, self.settings)
+            return kernels.conv_delta(x.unsqueeze(0), factors, self.settings).squeeze(0)
+        return kernels.conv_delta(x, factors, self.settings)
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

@@ -4,7 +4,7 @@
 
 A low-rank w2 = w2_a·w2_b goes first w2_b, then w1 *at rank r*, then w2_a: 2·N·r·(in + a·c + out)
 operations, the cost of LoRA plus a little (LyCORIS applies w1 last and pays N·out·c for it).
-Linear layers are in :mod:`lokr.kernels`.
+Linear layers, and which way serves a convolution, are in :mod:`lokr.kernels`.
 
 Legend: L lanes; N rows a lane (batch·tokens, or images); a, b, c, d, r, k as in
 :mod:`lokr.factors`; C channels of x (c·d a group); g groups; S spatial sizes, one a kernel axis.
@@ -97,8 +97,7 @@ def conv(x: Tensor, factors: Factors, settings: ConvSettings) -> Tensor:
         (L·N, a·b, *S').
     """
     f = factors.to(x.dtype)
-    if settings.margins is not None:
-        x = F.pad(x, settings.margins, mode=settings.mode)
+    x = padded(x, settings)
     if settings.groups > 1:
         return _grouped_conv(x, f, settings)
     _, a, c = f.w1.shape
@@ -116,6 +115,13 @@ def conv(x: Tensor, factors: Factors, settings: ConvSettings) -> Tensor:
         h = _slide(x, f.w2_b, settings)
         y = _pointwise(_mix_channels(h, f.w1), f.w2_a)
     return y.reshape(-1, a * y.shape[1], *y.shape[2:])
+
+
+def padded(x: Tensor, settings: ConvSettings) -> Tensor:
+    """x with the margins that no convolution adds by itself."""
+    if settings.margins is None:
+        return x
+    return F.pad(x, settings.margins, mode=settings.mode)
 
 
 def _mix_channels(h: Tensor, w1: Tensor) -> Tensor:

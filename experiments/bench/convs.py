@@ -31,9 +31,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.bench.timing import first_line, input_sets, precision, runner
-from lokr import LayerShape, LoKrConfig, factor_spec, product
-from lokr.kernels import conv as fused_conv
-from lokr.kernels import linear, tiles
+from lokr import LayerShape, LoKrConfig, factor_spec, kernels, product
+from lokr.kernels import convolution, tiles
 from lokr.product import ConvSettings, Factors
 
 SETTINGS = ConvSettings((1, 1), (1, 1), (1, 1), 1, "zeros", None)
@@ -138,39 +137,8 @@ def delta(x: Tensor, f: Factors) -> Tensor:
 
 def fused(x: Tensor, f: Factors) -> Tensor:
     """The small convolution gathered in Triton, then w1 and w2_a as a linear layer."""
-    rows = x.permute(0, 2, 3, 1).contiguous()  # (L·N, H, W, C)
-    slid = partial(fused_conv.slide, stride=[1, 1], padding=[1, 1], dilation=[1, 1])
-    w1 = f.w1.float()
-    if f.w2 is not None:
-        h = slid(rows, f.w2)
-        y = _linear(h, w1, _identity(f.w2))
-    elif f.t2 is not None:
-        assert f.w2_a is not None
-        assert f.w2_b is not None
-        h = slid(_pointwise(rows, f.w2_b), f.t2)
-        y = _linear(h, w1, f.w2_a.mT.float().contiguous())
-    else:
-        assert f.w2_a is not None
-        assert f.w2_b is not None
-        y = _linear(slid(rows, f.w2_b), w1, f.w2_a.float())
-    return y.permute(0, 3, 1, 2)
-
-
-def _linear(h: Tensor, w1: Tensor, w2: Tensor) -> Tensor:
-    y = linear.adapted_linear(h.flatten(0, 2), None, None, w1, w2, None, None, True)
-    return y.view(*h.shape[:3], -1)
-
-
-def _identity(w2: Tensor) -> Tensor:
-    lanes, b = w2.shape[:2]
-    return torch.eye(b, device=w2.device).expand(lanes, b, b).contiguous()
-
-
-def _pointwise(x: Tensor, weight: Tensor) -> Tensor:
-    """(L·N, H, W, c·d) by (L, r, d) -> (L·N, H, W, c·r)."""
-    lanes, _, d = weight.shape
-    y = torch.bmm(x.view(lanes, -1, d), weight.to(x.dtype).mT)
-    return y.view(*x.shape[:3], -1)
+    with kernels.force("triton"):
+        return convolution.delta(x, f, SETTINGS)
 
 
 def _each_lane(function: Callable[[Tensor, Factors], Tensor], x: Tensor, f: Factors) -> Tensor:
@@ -318,14 +286,12 @@ TILED = (
 
 def tile_choices(program: str) -> list[tiles.Tile]:
     """Tiles worth trying for a program."""
-    wide, k = ("BS", (64, 128, 256)) if program == "slide_weight" else ("BQ", (32, 64, 128))
-    rows = (32, 64, 128) if program == "slide_weight" else (64, 128, 256)
-    stages = (1, 2, 3, 4) if program != "slide_weight" else (2, 3, 4)
-    choices = itertools.product(rows, k, stages, (4, 8))
+    wide = "BS" if program == "slide_weight" else "BQ"
+    rows, stages = ((32, 64, 128), (2, 3)) if wide == "BS" else ((64, 128, 256), (1, 3))
     return [
-        {"BM": m, "BK": bk, wide: 64, "num_stages": n, "num_warps": w}
-        for m, bk, n, w in choices
-        if m * bk <= 16384
+        {"BM": m, "BK": k, wide: 64, "num_stages": n, "num_warps": w}
+        for m, k, n, w in itertools.product(rows, (64, 128), stages, (4, 8))
+        if m * k <= 16384
     ]
 
 
@@ -335,7 +301,7 @@ def compile_tiles(job: tuple[str, Layer]) -> None:
     small = replace(layer, lanes=1, images=1)
     for tile in tile_choices(program):
         try:
-            _launch(program, small, tile, 0)()
+            _launch(program, small, tile, 0, "cuda")()
         except Exception:  # too large a tile: met again when timed
             continue
 
@@ -356,7 +322,8 @@ def _tile_timings(program: str, layer: Layer) -> Iterator[tuple[float, tiles.Til
     usual = _usual_tile(program, layer)
     for tile in (usual, *tile_choices(program)):
         try:
-            clock = runner([_launch(program, layer, tile, seed) for seed in range(2)], "cuda")
+            calls = [_launch(program, layer, tile, seed, "cuda") for seed in range(2)]
+            clock = runner(calls, "cuda")
             clock.run(1)
             yield statistics.median(clock.milliseconds(1) for _ in range(SAMPLES)), tile
         except Exception as error:  # too large a tile
@@ -371,20 +338,23 @@ def _usual_tile(program: str, layer: Layer) -> tiles.Tile:
     return tiles.slide(*((s, r) if program == "slide" else (r, s)), torch.bfloat16)
 
 
-def _launch(program: str, layer: Layer, tile: tiles.Tile, seed: int) -> Callable[[], Any]:
+def _launch(
+    program: str, layer: Layer, tile: tiles.Tile, seed: int, device: str
+) -> Callable[[], Any]:
     """A launch of a program for a layer's w2_b, with this tile."""
-    weight = layer.factors("cuda").low[1].detach()
-    x = layer.images_of(layer.into, "cuda", torch.bfloat16, seed).permute(0, 2, 3, 1)
-    t = fused_conv._taps(x, weight, [1, 1], [1, 1], [1, 1])
-    h = x.new_ones(fused_conv._shape(t))
+    weight = layer.factors(device).low[1].detach()
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    x = layer.images_of(layer.into, device, dtype, seed).permute(0, 2, 3, 1)
+    t = convolution._taps(x, weight, [1, 1], [1] * 4, [1, 1])
+    h = x.new_ones(convolution._shape(t))
     if program == "slide_weight":
         bs = min(tile["BS"], tiles._power(t.s, 16))
-        return partial(fused_conv._weight_gradient, t, x, h, {**tile, "BS": bs})
+        return partial(convolution._weight_gradient, t, x, h, {**tile, "BS": bs})
     adjoint = program == "adjoint"
     order = (0, 3, 4, 1, 2) if adjoint else (0, 3, 4, 2, 1)
     bq = min(tile["BQ"], tiles._power(t.s if adjoint else t.q, 16))
     operands = (h, weight.permute(order), x) if adjoint else (x, weight.permute(order), h)
-    return partial(fused_conv._gather_product, t, *operands, adjoint, {**tile, "BQ": bq})
+    return partial(convolution._gather_product, t, *operands, adjoint, {**tile, "BQ": bq})
 
 
 # -- the command line ---------------------------------------------------------------------------

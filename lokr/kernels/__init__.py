@@ -1,4 +1,7 @@
-"""An adapted linear layer as one operator (:mod:`lokr.kernels.linear`), in Triton or in PyTorch.
+"""Adapted layers in Triton or in PyTorch.
+
+A linear layer is one operator with its adapter (:mod:`lokr.kernels.linear`); a convolution's
+adapter is computed apart (:mod:`lokr.kernels.convolution`, or :func:`lokr.product.conv`).
 
 Which of the two serves a call is chosen each time, unless the environment variable ``LOKR_KERNEL``
 (read once) or :func:`force` says:
@@ -20,8 +23,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from lokr import product
 from lokr.kernels import tiles
-from lokr.product import Factors
+from lokr.product import ConvSettings, Factors
 
 PATHS = ("auto", "torch", "triton")
 HALF = (torch.bfloat16, torch.float16)
@@ -137,6 +141,46 @@ def adapted_linear(x: Tensor, weight: Tensor | None, bias: Tensor | None, f: Fac
     # and ReLU(inplace=True) may come next.
     out: Tensor = torch.ops.aten._unsafe_view(y, [*x.shape[:-1], y.shape[-1]])
     return out
+
+
+def conv_delta(x: Tensor, f: Factors, settings: ConvSettings) -> Tensor:
+    """ΔW * x of a convolution, all lanes.
+
+    Args:
+        x: (L·N, C, *S), lane-major, one or two spatial axes.
+        f: the factors, in any floating dtype.
+        settings: of the frozen layer.
+
+    Returns:
+        (L·N, a·b, *S') in the dtype of x; channels last if x is.
+
+    Raises:
+        ValueError: the lanes cannot share the images evenly.
+    """
+    if x.shape[0] % len(f.w1):
+        raise ValueError(
+            f"x {tuple(x.shape)}: its first dimension, {x.shape[0]}, must be a multiple of the "
+            f"{len(f.w1)} lanes"
+        )
+    if not serves_conv(x.device, x.dtype, f, settings):
+        return product.conv(x, f, settings)
+    from lokr.kernels import convolution
+
+    return convolution.delta(product.padded(x, settings), f, settings)
+
+
+def serves_conv(
+    device: torch.device, dtype: torch.dtype, f: Factors, settings: ConvSettings
+) -> bool:
+    """As :func:`serves`, for a convolution.
+
+    Raises:
+        RuntimeError: the path is forced, and it cannot; says why.
+    """
+    if _path == "triton" and settings.groups > 1:
+        raise RuntimeError(f"LOKR_KERNEL='triton': groups={settings.groups}: expected 1")
+    # Tiles of a convolution hold no r beside c: only those of the linear layer behind it do.
+    return settings.groups == 1 and serves(device, dtype, f)
 
 
 def _width(f: Factors) -> int:

@@ -1,4 +1,4 @@
-"""The Triton programs of a small convolution that every channel group shares: see ``conv.slide``.
+"""The Triton programs of a small convolution that all channel groups share: ``convolution.slide``.
 
     h[o, c, q] = Σ_{k, s} x[o·stride - padding + k·dilation, c, s] · w[k, s, q]
 

@@ -45,3 +45,18 @@ def test_what_cannot_run_is_said(monkeypatch, capsys):
     assert row["reasons"] == {"loop": "no such program"}
     convs.show(row, ["loop"])
     assert "loop: no such program" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("program", convs.PROGRAMS)
+def test_any_tile_gives_the_same(program, monkeypatch):
+    monkeypatch.setattr(convs, "KINDS", RANKS)
+    layer = Layer(lanes=2, **TINY)
+    usual = convs._usual_tile(program, layer)
+    other = convs.tile_choices(program)[0]
+    assert usual != other
+    results = []
+    for tile in (usual, other):
+        launch = convs._launch(program, layer, tile, 0, "cpu")
+        written = launch()
+        results.append(launch.args[3] if written is None else written)
+    assert_close(*results, rtol=1e-5, atol=1e-5)
