@@ -37,8 +37,8 @@ Scores = dict[str, float | None]
 """Metric -> value; None where it is not defined."""
 TOP = (1, 5)
 """Depths at which retrieval is read."""
-PER_STYLE = 256
-"""Drawings of a style that the classifier learns from, at most: its fit grows with their number."""
+PER_STYLE = 512
+"""Drawings of a style that the classifier learns from, at most: more add little."""
 
 
 def similarity(samples: Array, truth: Array) -> Tensor:
@@ -138,7 +138,7 @@ class StyleClassifier:
     def fit(
         cls, features: Array, styles: Sequence[str], seed: int, per_style: int = PER_STYLE
     ) -> StyleClassifier:
-        """Fit on true drawings by scikit-learn (L2, C = 0.1, classes weighted alike).
+        """Fit on true drawings by scikit-learn (L2, C = 0.01, classes weighted alike).
 
         Args:
             features: (N, D).
@@ -200,7 +200,7 @@ def _fit_logistic(
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(features)
-    model = LogisticRegression(C=0.1, class_weight="balanced", max_iter=1000)
+    model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=1000)
     model.fit(scaler.transform(features), labels)
     weight, bias = model.coef_ / scaler.scale_, model.intercept_
     bias = bias - weight @ scaler.mean_
@@ -338,7 +338,8 @@ class Judge:
             tells apart), and where defined, else None:
 
             ``*_ceiling``: the true drawings themselves, at 7/8 of their size (``similarity``,
-            ``style``, ``retrieval_top1``, ``retrieval_top5``) or as they are (``vendi``);
+            ``retrieval_top1``, ``retrieval_top5``) or as they are (``vendi``; ``style``: of all the
+            style's drawings of test concepts, which the classifier never saw);
             ``*_other_style``: the same concepts as other styles draw them (``similarity``,
             ``retrieval_top1``, ``retrieval_top5``): content without the style;
             ``*_other_concepts``: other concepts in the same style (``similarity``, and ``frechet``
@@ -363,7 +364,6 @@ class Judge:
         resized = self.embed(smaller(self.drawings.images[rows]))
         return {
             "similarity_ceiling": float(similarity(resized, self.truth).mean()),
-            "style_ceiling": self.recognized(resized),
             **self.retrieved(resized, self.target, "_ceiling"),
             "vendi_ceiling": vendi(self.truth),
         }
@@ -403,10 +403,12 @@ class Judge:
         """The classifier on true drawings that it was not trained on."""
         rows = self.drawings.rows(test=True)
         if self.classifier is None or not rows:
-            return {"style_accuracy": None, "style_false": None}
+            return {"style_ceiling": None, "style_accuracy": None, "style_false": None}
         styles = [self.drawings.styles[row] for row in rows]
+        own = self.drawings.rows(self.style, test=True)
         others = [row for row, style in zip(rows, styles, strict=True) if style != self.style]
         return {
+            "style_ceiling": self.recognized(self.drawings.features[own]),
             "style_accuracy": self.classifier.accuracy(self.drawings.features[rows], styles),
             "style_false": self.recognized(self.drawings.features[others]),
         }
