@@ -13,12 +13,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lokr.kernels import programs, tiles
+from lokr.kernels import conv_programs, programs, tiles
 from lokr.kernels.tiles import Dims
 
 H100 = GPUTarget("cuda", 90, 32)
-HALF = ("x", "y", "u", "bias", "gy", "gx", "z", "gz")
-COUNTS = ("n", "lanes", "size")
+HALF = ("x", "y", "u", "bias", "gy", "gx", "z", "gz", "g", "source", "weight", "out")
+COUNTS = ("n", "lanes", "size", "images", "height", "width", "out_height", "out_width")
 # What the tables of tiles.py depend on: few and many factors, small and large r, full w2.
 SIZES = (
     Dims(1, 64, 2, 384, 2, 384, 64),
@@ -28,11 +28,16 @@ SIZES = (
     Dims(1, 64, 128, 64, 128, 64, 0),
     Dims(1, 64, 1, 304, 1, 304, 0),
 )
+# Of convolutions: c, channels of a group before, and after.
+SLIDES = ((8, 160, 8), (4, 24, 8), (4, 70, 70))
 
 
 def shared_memory(program: Any, s: Dims, tile: dict[str, int], **constants: Any) -> int:
     """Bytes of shared memory that the compiled program takes."""
-    given = {**s._asdict(), **constants, **tile}
+    return _shared_memory(program, {**s._asdict(), **constants, **tile}, s, tile)
+
+
+def _shared_memory(program: Any, given: dict[str, Any], s: Dims | None, tile: tiles.Tile) -> int:
     signature = {name: _type(name, given, s, tile) for name in program.arg_names}
     fixed = {name: given[name] for name, kind in signature.items() if kind == "constexpr"}
     options = {name: tile[name] for name in ("num_warps", "num_stages")}
@@ -45,12 +50,13 @@ def shared_memory(program: Any, s: Dims, tile: dict[str, int], **constants: Any)
     return int(triton.compile(source, target=H100, options=options).metadata.shared)
 
 
-def _type(name: str, given: dict[str, Any], s: Dims, tile: dict[str, int]) -> str:
+def _type(name: str, given: dict[str, Any], s: Dims | None, tile: dict[str, int]) -> str:
     if name in COUNTS:
         return "i32"
     if name in given:
         return "constexpr"
     if name == "gu":
+        assert s is not None
         return "*bf16" if s.b <= tile.get("BB", s.b) else "*fp32"
     return "*bf16" if name in HALF else "*fp32"
 
@@ -74,7 +80,26 @@ def all_programs(s: Dims) -> dict[str, int]:
     }
 
 
+def slide_programs(c: int, s: int, q: int) -> dict[str, int]:
+    """Shared memory of the programs of a 3x3 convolution with stride 2, in bf16."""
+    half = torch.bfloat16
+    settings = {"KH": 3, "KW": 3, "SY": 2, "SX": 2, "PY": 1, "PX": 1, "DY": 1, "DX": 1}
+    forward, back = tiles.slide(s, q, half), tiles.slide(q, s, half)
+    weight = tiles.slide_weight(s, 9 * q, half)
+    wanted = {
+        "slide": (conv_programs.slide, {"s": s, "q": q, "ADJOINT": False}, forward),
+        "adjoint": (conv_programs.slide, {"s": q, "q": s, "ADJOINT": True}, back),
+        "slide_weight": (conv_programs.slide_weight, {"s": s, "q": q}, weight),
+    }
+    return {
+        name: _shared_memory(program, {"c": c, **settings, **own, **tile}, None, tile)
+        for name, (program, own, tile) in wanted.items()
+    }
+
+
 if __name__ == "__main__":
     for sizes in SIZES:
         assert tiles.fits(sizes.a, sizes.c, sizes.r), sizes
         print(json.dumps({"sizes": sizes, "shared": all_programs(sizes)}))
+    for one in SLIDES:
+        print(json.dumps({"sizes": one, "shared": slide_programs(*one)}))

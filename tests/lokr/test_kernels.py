@@ -198,6 +198,6 @@ def test_programs_compile_for_an_h100_and_fit_its_shared_memory():
     )
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(lines) == 6
+    assert len(lines) == 9
     for line in lines:
         assert all(0 < size <= 227 * 1024 for size in line["shared"].values()), line
