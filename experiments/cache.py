@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from experiments.errors import BenchError
@@ -52,7 +53,8 @@ def write(path: Path, writer: Callable[[Path], None]) -> Path:
     except OSError as error:
         raise _refused(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what matters
+            temporary.unlink()
     return path
 
 

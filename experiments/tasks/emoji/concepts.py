@@ -1,10 +1,10 @@
 """What the emoji show, under one name for all designers; captions; the split of concepts.
 
 ``concepts.csv`` has a row a concept: its name, its code point, and what each set calls it
-("=" where
-that is the name with hyphens; empty where it has no drawing). It is written by ``join.py`` and
-committed, so that names, the split and what the base has seen are the same on every machine, and a
-held-out style needs no other package than its own. Every concept is drawn in a training style.
+("=" where that is the name with hyphens; empty where it has no drawing). It is written by
+``join.py`` and committed, so that names, the split and what the base has seen are the same on every
+machine, and a held-out style needs no other package than its own. Every concept is drawn in a
+training style.
 """
 
 from __future__ import annotations

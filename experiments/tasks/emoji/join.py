@@ -65,6 +65,7 @@ FXEMOJI = {
     "bride": "person-with-veil",
     "bunny": "rabbit-face",
     "bunnyside": "rabbit",
+    "cat": "cat-face",
     "catside": "cat",
     "cellphone": "mobile-phone",
     "chartdownwardstrend": "chart-decreasing",
@@ -81,6 +82,7 @@ FXEMOJI = {
     "crying": "crying-face",
     "dash": "dashing-away",
     "disappointed": "disappointed-face",
+    "dog": "dog-face",
     "dogside": "dog",
     "dragonhead": "dragon-face",
     "dragonside": "dragon",
@@ -135,6 +137,7 @@ FXEMOJI = {
     "monkeyhear": "hear-no-evil-monkey",
     "monkeysee": "see-no-evil-monkey",
     "monkeyspeak": "speak-no-evil-monkey",
+    "mouse": "mouse-face",
     "mouseside": "mouse",
     "neutral": "neutral-face",
     "nomouth": "face-without-mouth",
@@ -145,6 +148,7 @@ FXEMOJI = {
     "outbox": "outbox-tray",
     "pensive": "pensive-face",
     "perservere": "persevering-face",
+    "pig": "pig-face",
     "pigside": "pig",
     "pigsnout": "pig-nose",
     "pinkwallet": "purse",
@@ -174,6 +178,7 @@ FXEMOJI = {
     "swimming": "person-swimming",
     "tennisball": "tennis",
     "tie": "necktie",
+    "tiger": "tiger-face",
     "tigerside": "tiger",
     "tired": "tired-face",
     "tongueout": "face-with-tongue",
@@ -193,6 +198,9 @@ FXEMOJI = {
     "womansshirt": "womans-clothes",
     "worried": "worried-face",
 }
+
+FXEMOJI_OTHER = ("construction", "gamedie", "kiss", "trackball", "window")
+"""Its icons that show something else than the concept of their name: a crane, a domino, ..."""
 
 
 def main() -> None:
@@ -300,12 +308,12 @@ def _unnumbered(icon: str) -> str:
 def _fxemoji_codes(slugs: Mapping[str, str]) -> dict[str, str]:
     found = {icon: slugs[target] for icon, target in FXEMOJI.items() if target in slugs}
     for name, code in slugs.items():
-        found.setdefault(name.replace("-", ""), code)
+        found.setdefault(name.replace("-", ""), code)  # by hand goes first: "cat" is a cat's face
     for code in slugs.values():
         if "-" not in code:
             unicode = unicodedata.name(chr(int(code, 16)), "").lower()
             found.setdefault(unicode.replace(" ", "").replace("-", ""), code)
-    return found
+    return {icon: code for icon, code in found.items() if icon not in FXEMOJI_OTHER}
 
 
 def _row(code: str, icons: Mapping[str, str]) -> list[str]:

