@@ -3,13 +3,13 @@
     python -m experiments.tasks.emoji.pretrain --out experiments/tasks/emoji/base
 
 All pictures and caption states of the training styles lie on the device. A step draws 256 rows,
-their noise, and timesteps spread evenly over the schedule (:func:`.diffusion.spread_timesteps`); one
-caption in ten is dropped. AdamW in bf16 autocast; its rate is constant and then falls to zero, by
-steps or by minutes, whichever is further along, so that every run ends decayed. What is kept is a
-running average of the weights, at the evaluation where its loss on held-out pictures was lowest. A
-held-out picture is one whose concept is trained on by other designers only.
+their noise, and timesteps spread evenly over the schedule; one caption in ten is dropped. AdamW in
+bf16 autocast; its rate is constant and then falls to zero, by steps or by minutes, whichever is
+further along, so that every run ends decayed. What is kept is a running average of the weights, at
+the evaluation where its loss on held-out pictures was lowest. A held-out picture is one whose
+concept is trained on by other designers only.
 
-``training.json`` beside the weights says what was done; the model card is made from it (:mod:`.card`).
+``training.json`` beside the weights says what was done; the model card is made from it.
 
 Legend: N pictures; M rows of a batch.
 """
@@ -54,6 +54,7 @@ EVALUATION_ROWS = 512
 LARGEST_FILE = 16 * 2**20  # bytes
 
 
+Say = Callable[[str], None]
 Ended = Literal["finished", "interrupted", "diverged"]
 
 
@@ -193,7 +194,7 @@ class Trainer:
         pictures: Pictures,
         held_out: Pictures,
         options: Options,
-        say: Callable[[str], None] = lambda line: None,
+        say: Say = lambda line: None,
     ) -> None:
         if not len(pictures) or not len(held_out):
             raise BenchError(
@@ -235,8 +236,8 @@ class Trainer:
         generator = torch.Generator(self.device).manual_seed(self.options.seed)
         rows = row_numbers(len(self.pictures), self.options.batch_size, generator)
         answer = torch.compile(self.model, dynamic=False) if self.options.compiled else self.model
-        self._first_step(answer, rows, generator)
-        progress, seen = 0.0, torch.zeros((), device=self.device)  # losses since the evaluation
+        seen = self._first_step(answer, rows, generator)  # losses since the last evaluation
+        progress = 0.0
         while progress < 1:
             self._set_rate(progress)
             seen += self._step(answer, next(rows), generator)
@@ -245,15 +246,17 @@ class Trainer:
                 self._evaluate(seen)
                 seen.zero_()
 
-    def _first_step(self, answer: Any, rows: Iterator[Tensor], generator: Any) -> None:
-        """Compile, in a step of rate zero; the clock starts after it."""
+    def _first_step(self, answer: Any, rows: Iterator[Tensor], generator: Any) -> Tensor:
+        """Compile, in a step of rate zero, and give its loss; the clock starts after it."""
         began = time.perf_counter()
         self._set_rate(0.0)
-        self._step(answer, next(rows), generator).item()
+        loss = self._step(answer, next(rows), generator)
+        loss.item()  # waits for the device
         self.first_step_seconds = time.perf_counter() - began
         how = "compiled" if self.options.compiled else "not compiled"
         self.say(f"first step ({how}) took {self.first_step_seconds:.1f} s")
         self._started = time.perf_counter()
+        return loss
 
     def _step(self, answer: Any, rows: Tensor, generator: torch.Generator) -> Tensor:
         """One step; its mean loss, still on the device."""
@@ -452,7 +455,7 @@ def train(
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder of the weights and the model card.")],
-    steps: Annotated[int, typer.Option(min=1, help="At most so many steps.")] = Options.steps,
+    steps: Annotated[int, typer.Option(min=2, help="At most so many steps.")] = Options.steps,
     minutes: Annotated[
         float, typer.Option(min=0.01, help="At most so long, compiling not counted.")
     ] = Options.minutes,
@@ -478,6 +481,8 @@ def main(
         if ended == "interrupted":
             raise typer.Exit(INTERRUPTED)
         if card:
+            from experiments.tasks.emoji import card as cards
+
             from experiments.tasks.emoji import card as cards
 
             cards.write(out, where, say)
