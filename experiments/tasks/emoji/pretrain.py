@@ -48,7 +48,7 @@ WARM_UP = 200  # steps
 DECAY = 0.38  # the last share of the run, over which the rate falls to zero
 DROPPED = 0.1  # captions
 AVERAGE_POWER = 16  # weights of the average grow as step^16: its mean age is 1/18 of the run
-HELD_OUT_SHARE = 24  # one pair of so many
+HELD_OUT_SHARE = 21  # one pair of so many
 DRAWS = 4  # of noise and time for each held-out picture
 EVALUATION_ROWS = 512
 LARGEST_FILE = 16 * 2**20  # bytes
@@ -481,8 +481,6 @@ def main(
         if ended == "interrupted":
             raise typer.Exit(INTERRUPTED)
         if card:
-            from experiments.tasks.emoji import card as cards
-
             from experiments.tasks.emoji import card as cards
 
             cards.write(out, where, say)
