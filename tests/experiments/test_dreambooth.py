@@ -406,7 +406,7 @@ def test_pictures_of_a_lane_do_not_depend_on_its_company_or_on_how_many_are_draw
     one = torch.ones(3, dtype=torch.int64)
     with torch.no_grad():
         (alone,) = painter.draw(model.unet, texts, one, [0, 1, 2], 1)
-        monkeypatch.setattr("experiments.tasks.dreambooth.painting.LATENTS", 1)
+        monkeypatch.setattr("experiments.tasks.dreambooth.painting.ROWS", 1)
         lanes = painter.draw(model.unet, texts, one, [0, 1, 2], 2)
     for lane in lanes:
         assert (lane.int() - alone.int()).abs().max() <= 1
@@ -418,6 +418,7 @@ def test_pictures_of_a_lane_do_not_depend_on_its_company_or_on_how_many_are_draw
 def test_the_base_s_own_pictures_are_drawn_once_and_kept(sd, folder, monkeypatch):
     trial = make(sd, prior_weight=1.0, drift_rows=2)
     first = settled(trial, folder)
+    assert first.provenance["data"]["class_pictures"] == 5
     (kept,) = (prior.cache.folder("dreambooth")).iterdir()
     names = {path.name for path in kept.iterdir()}
     assert names == {"0.png", "1.png", "10000.png", "10001.png", "10002.png"}
@@ -559,6 +560,25 @@ def test_every_method_trains_the_unet_and_on_request_the_text_encoder(sd, folder
     assert all(gain != 0 for gain in gains)
     without = sizes.parameters_of(make(sd, method=method))
     assert (sizes.parameters_of(trial) > without) == bool(fields)
+
+
+@pytest.mark.usefixtures("everything_is_read")
+def test_half_precision_trains_to_nearly_the_same_losses(base, folder):
+    found = [losses(make(base, precision=name, **PART), folder) for name in ("fp32", "bf16")]
+    assert found[0] != found[1]
+    np.testing.assert_allclose(*found, rtol=0.05)
+
+
+def test_dev_rows_are_the_same_however_many_are_looked_at_at_once(sd, folder, monkeypatch):
+    task = settled(make(sd), folder)
+    rows = task.dev.gather(torch.arange(len(task.dev)).repeat(2), None)
+    with torch.no_grad():
+        together = task.predict(task.model(), rows, 2)
+        monkeypatch.setattr("experiments.tasks.dreambooth.painting._LATENT", 7)
+        assert task._painter.rows_at_a_time(2) == 1
+        apart = task.predict(task.model(), rows, 2)
+    assert together.shape == (2, len(task.dev))
+    torch.testing.assert_close(apart, together)
 
 
 @pytest.mark.usefixtures("everything_is_read")

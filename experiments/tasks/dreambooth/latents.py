@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-PIXELS = 4 * 512 * 512
-"""Pixels that the VAE sees at a time."""
+PIXELS = 512 * 512
+"""Pixels that the VAE sees at a time, or one picture: its layers keep all of them in fp32."""
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from experiments.tasks.dreambooth.text import Condition, Texts
 STEPS = 25
 """Of DDIM."""
 GUIDANCE = 7.5
-LATENTS = 64 * 64 * 64
-"""Places of latents that the U-Net sees at a time: 64 rows of 512 x 512 pixels."""
+ROWS = 32
+"""Rows of all lanes that the U-Net sees at a time without training, if of 64 x 64 latents."""
+_LATENT = 64 * 64
 EMPTY = 0
 """Number of the empty caption among those that pictures are drawn from."""
 _NUMBERS = 6  # of XL: height and width of the original, of the cut's corner, and of the target
@@ -50,6 +51,10 @@ class Painter:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         return torch.stack([torch.randn(self.shape, generator=one) for one in generators])
 
+    def rows_at_a_time(self, lanes: int) -> int:
+        """Rows a lane that the U-Net sees at a time: fewer, the larger the pictures."""
+        return max(1, ROWS * _LATENT // (self.shape[1] * self.shape[2]) // lanes)
+
     def draw(
         self, unet: nn.Module, texts: Texts, captions: Tensor, seeds: Sequence[int], lanes: int
     ) -> Tensor:
@@ -63,7 +68,7 @@ class Painter:
             lanes: L.
         """
         device = next(unet.parameters()).device
-        at_a_time = max(1, LATENTS // (2 * lanes * self.shape[1] * self.shape[2]))
+        at_a_time = self.rows_at_a_time(2 * lanes)  # with a caption, and without
         drawn = []
         for part in torch.arange(len(seeds)).split(at_a_time):
             noise = self.noise([seeds[i] for i in part.tolist()]).to(device)

@@ -73,7 +73,7 @@ def find(folder: str | None, name: str) -> Subject:
         )
     root = Path(folder)
     if not (root / name).is_dir():
-        there = sorted(path.name for path in root.iterdir() if path.is_dir())
+        there = sorted(path.name for path in root.iterdir() if _shown(path))
         raise BenchError(f"task 'dreambooth/{name}': {root} has {', '.join(there) or 'no folder'}")
     said = _said(root, name)
     kind = said.get("class") or _benchmark_classes(root).get(name) or _class_of(name)
@@ -125,6 +125,10 @@ def _photos(folder: Path) -> tuple[tuple[Path, ...], str]:
         )
     digest = hashlib.sha256("".join(sorted(by_hash)).encode()).hexdigest()[:16]
     return tuple(by_hash[key] for key in sorted(by_hash)), digest
+
+
+def _shown(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
 
 
 def _class_of(name: str) -> str:

@@ -14,6 +14,7 @@ pixels; k, h, w a latent.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,8 +37,6 @@ from experiments.tasks.dreambooth.text import Reader
 from experiments.trial import Trial
 from lokr import LaneNoise
 
-ROWS = 32
-"""Dev rows of all lanes together that the U-Net sees at a time."""
 TIME, NOISE, LATENT, PRIOR = range(4)
 """Places of a step's draws, see ``LaneNoise``."""
 # The captions of a task, in order: of the photos, of the class; none, the prompts, of the class.
@@ -156,7 +155,7 @@ class DreamBoothTask(Task):
     def predict(self, model: nn.Module, batch: Batch, lanes: int) -> Tensor:
         """Mean squared error of each dev row at its own time and noise, (L, B)."""
         parts = {name: _by_lane(tensor, lanes) for name, tensor in batch.items()}
-        size = max(1, ROWS // lanes)
+        size = self._painter.rows_at_a_time(lanes)
         found = []
         for start in range(0, parts["times"].shape[1], size):
             part = {name: tensor[:, start : start + size] for name, tensor in parts.items()}
@@ -219,6 +218,7 @@ class DreamBoothTask(Task):
     def _make(self, model: Denoiser) -> _Rows:
         trial, device = self._trial, _device(model)
         own = self._own(model)
+        self.provenance["data"] |= {"class_pictures": len(own), "class_sha256": _digest(own)}
         with on_device(device, self.pipeline.vae):
             found = latents.encode(self.pipeline.vae, self._photos).to(torch.device("cpu"))
             priors = _encoded(self.pipeline.vae, own, found)
@@ -379,6 +379,13 @@ def _encoded(vae: Any, pictures: Tensor, like: Posterior) -> Posterior:
     if not len(pictures):
         return like.rows(slice(0, 0))
     return latents.encode(vae, pictures).to(torch.device("cpu"))
+
+
+def _digest(pictures: Tensor) -> str | None:
+    """16 hex digits over pictures, None if there are none."""
+    if not len(pictures):
+        return None
+    return hashlib.sha256(pictures.contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
 def _by_lane(tensor: Tensor, lanes: int) -> Tensor:
