@@ -26,6 +26,7 @@ from experiments.tasks.dreambooth import __main__ as command
 from experiments.tasks.dreambooth import prompts as captions
 from experiments.tasks.dreambooth.diffusion import Diffusion
 from experiments.tasks.dreambooth.painting import GUIDANCE, STEPS, Painter, denoise
+from experiments.tasks.dreambooth.sheet import sheet
 from experiments.tasks.dreambooth.task import DreamBoothTask, load
 from experiments.tasks.dreambooth.text import Reader
 from experiments.tasks.dreambooth.training import save
@@ -591,6 +592,12 @@ def test_the_text_encoder_has_a_config_of_its_own(base):
     assert list(tasks.family(make(base)).parts(make(base))) == ["unet"]
 
 
+def test_a_task_that_was_loaded_for_other_numbers_says_so(sd, folder):
+    task = settled(make(sd), folder)
+    with pytest.raises(RuntimeError, match=r"loaded with prior_weight=0.0, trained 1.0"):
+        task.finish(task.model(), [make(sd, prior_weight=1.0)])
+
+
 def test_a_method_that_trains_a_head_finds_none(sd, folder):
     with pytest.raises(BenchError, match="dreambooth/dog2 has no head to train"):
         train_pack([make(sd, method="head")], data=str(folder))
@@ -652,6 +659,16 @@ def test_samples_are_judged_and_kept_and_read_against_floor_and_ceiling(
     assert sheets[0] != sheets[1]
     size = read_picture(sheets[0]).size
     assert size == (5 * SIDE, SIDE)
+
+
+def test_a_sheet_shows_pictures_row_by_row_and_small():
+    shades = torch.tensor([0, 100, 200], dtype=torch.uint8)
+    small = np.asarray(read_picture(sheet(shades.view(3, 1, 1, 1).expand(3, 3, 16, 16), 2)))
+    assert small.shape == (32, 32, 3)
+    centers = small[8::16, 8::16].mean(-1)
+    np.testing.assert_allclose(centers, [[0, 100], [200, 255]], atol=3)
+    large = torch.zeros(1, 3, 512, 512, dtype=torch.uint8)
+    assert read_picture(sheet(large, 1)).size == (256, 256)
 
 
 def read_picture(content: bytes) -> Image.Image:

@@ -32,6 +32,8 @@ from experiments.tasks.emoji.metrics import vendi
 
 DEFAULTS = {"LOKR_DINO": "facebook/dino-vits16", "LOKR_CLIP": "openai/clip-vit-base-patch32"}
 NONE = "none"
+Scores = dict[str, float | None]
+"""Metric -> value, None where its model was not wanted."""
 AT_A_TIME = 64
 """Pictures that a model sees at a time."""
 # As the models were trained: mean and deviation of a channel.
@@ -101,7 +103,7 @@ def judges() -> Judges:
     return Judges(dino, clip, tokenizer, names)
 
 
-def fidelity(samples: Seen, photos: Seen, prompts: Tensor | None) -> dict[str, float | None]:
+def fidelity(samples: Seen, photos: Seen, prompts: Tensor | None) -> Scores:
     """``dino``, ``clip_i``, ``clip_t`` and ``vendi`` of samples, each with its own prompt.
 
     Args:
@@ -118,7 +120,7 @@ def fidelity(samples: Seen, photos: Seen, prompts: Tensor | None) -> dict[str, f
     }
 
 
-def ceiling(photos: Seen) -> dict[str, float | None]:
+def ceiling(photos: Seen) -> Scores:
     """``dino_photos`` and ``clip_i_photos``: the photos against each other, none against itself."""
     return {"dino_photos": _within(photos.dino), "clip_i_photos": _within(photos.clip)}
 

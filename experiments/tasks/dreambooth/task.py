@@ -37,6 +37,8 @@ from experiments.tasks.dreambooth.text import Reader
 from experiments.trial import Trial
 from lokr import LaneNoise
 
+READ = ("text_r", "text_alpha", "prior_weight", "gradient_checkpointing", "samples", "drift_rows")
+"""Fields of a trial that this task reads when it is loaded, beside those that name its data."""
 TIME, NOISE, LATENT, PRIOR = range(4)
 """Places of a step's draws, see ``LaneNoise``."""
 # The captions of a task, in order: of the photos, of the class; none, the prompts, of the class.
@@ -189,15 +191,15 @@ class DreamBoothTask(Task):
 
     def finish(self, model: nn.Module, trials: Sequence[Trial]) -> list[Final]:
         """Samples of DreamBooth's prompts and what they are worth, lane by lane."""
+        self._check_loaded_for(trials[0])
         if self._judges is None:
             return [Final() for _ in trials]
         drawn = self._samples(model, len(trials))
+        judged = self._judged(drawn, _device(model))[0]
+        reference = {"reference": self._settled().reference}
         return [
-            Final(
-                {**self._judged(lane, _device(model)), "reference": self._settled().reference},
-                {"samples.webp": sheet(lane)},
-            )
-            for lane in drawn
+            Final({**scores, **reference}, {"samples.webp": sheet(lane)})
+            for scores, lane in zip(judged, drawn, strict=True)
         ]
 
     def exhibits(self) -> dict[str, bytes]:
@@ -253,15 +255,13 @@ class DreamBoothTask(Task):
         losses = self.predict(model, self.dev.gather(every, None), 1)[0].cpu()
         if self._judges is None:
             return _Untouched(losses, {}, {})
-        samples = self._samples(model, 1)[0]
-        floor = self._judged(samples, device)
-        with on_device(device, *self._judges.models):
-            ceiling = metrics.ceiling(self._judges.look(self._photos, device))
+        samples = self._samples(model, 1)
+        (floor,), ceiling = self._judged(samples, device)
         name = self.subject.name
         return _Untouched(
             losses,
             {**ceiling, **{f"{metric}_base": value for metric, value in floor.items()}},
-            {f"{name}-photos.webp": sheet(self._photos), f"{name}-base.webp": sheet(samples)},
+            {f"{name}-photos.webp": sheet(self._photos), f"{name}-base.webp": sheet(samples[0])},
         )
 
     def _origin(self) -> dict[str, Any]:
@@ -340,15 +340,26 @@ class DreamBoothTask(Task):
         captions = 1 + number % len(prompts.OBJECT_PROMPTS)  # after the empty one
         return self._painter.draw(model.unet, texts, captions, number.tolist(), lanes)
 
-    def _judged(self, samples: Tensor, device: torch.device) -> dict[str, float | None]:
+    def _judged(
+        self, drawn: Tensor, device: torch.device
+    ) -> tuple[list[metrics.Scores], metrics.Scores]:
+        """What samples (L, n, 3, R, R) are worth, lane by lane, and what the photos are."""
         assert self._judges is not None
         texts = prompts.class_prompts(self.subject.kind, self.subject.live)
+        own = torch.arange(drawn.shape[1], device=device) % len(texts)
         with on_device(device, *self._judges.models):
             said = self._judges.read(texts, device)
-            seen = self._judges.look(samples, device)
             subject = self._judges.look(self._photos, device)
-        own = torch.arange(len(samples), device=device) % len(texts)
-        return metrics.fidelity(seen, subject, None if said is None else said[own])
+            seen = [self._judges.look(lane, device) for lane in drawn]
+        asked = None if said is None else said[own]
+        return [metrics.fidelity(one, subject, asked) for one in seen], metrics.ceiling(subject)
+
+    def _check_loaded_for(self, trial: Trial) -> None:
+        """Tasks are shared by trials, which must not differ in what was read when it was loaded."""
+        for name in READ:
+            ours, theirs = getattr(self._trial, name), getattr(trial, name)
+            if ours != theirs:
+                raise RuntimeError(f"the task was loaded with {name}={ours}, trained {theirs}")
 
 
 def load(trial: Trial, data: str | None) -> DreamBoothTask:
