@@ -39,8 +39,9 @@ HELD_OUT_FILE = "held_out.png"
 GALLERY = 500  # concepts among which the right one is looked for
 GUIDANCES = (1.0, 2.0, diffusion.GUIDANCE, 4.0, 6.0)
 CHUNK = 256  # samples at once
-SHOWN = 16  # held-out pictures on their sheet
-SHOWN_SEEDS = (0, 1, 2)
+STEPS = diffusion.SAMPLING_STEPS
+SHOWN = 16  # held-out captions on their sheet
+SHOWN_SEEDS = (0, 1, 2, 3)
 COMMON = (
     "dog face",
     "cat face",
@@ -136,7 +137,12 @@ class Painter:
             part = told[rows.to(self.device)]
             with pretrain.autocast(self.device):
                 latents = diffusion.sample(
-                    self.model, part.states, part.pooled, guidance=guidance, noise=noise[rows]
+                    self.model,
+                    part.states,
+                    part.pooled,
+                    steps=STEPS,
+                    guidance=guidance,
+                    noise=noise[rows],
                 )
             parts.append(unet.to_images(latents).cpu())
         return torch.cat(parts)
@@ -147,7 +153,7 @@ def evaluate(
     truth: Truth,
     embed: Callable[[Tensor], Tensor],
     say: Callable[[str], None],
-    guidances: Sequence[float] = GUIDANCES,
+    guidances: Sequence[float],
 ) -> dict[str, Any]:
     """What samples of held-out and of seen pictures' captions are worth, at each guidance."""
     ours, held_out = pretrain.split(truth.table.concepts, truth.table.styles)
@@ -161,7 +167,7 @@ def evaluate(
         by_guidance.append({"guidance": guidance, **scores})
         say(f"guidance {guidance}: {_brief(scores)}")
     return {
-        "sampler": {"name": "DDIM", "steps": diffusion.SAMPLING_STEPS, "seed": 0},
+        "sampler": {"name": "DDIM", "steps": STEPS, "seed": 0},
         "guidance": diffusion.GUIDANCE,
         "gallery": truth.size,
         "pictures": {name: len(rows) for name, rows in sets.items()},
@@ -206,24 +212,24 @@ def common_sheet(painter: Painter) -> bytes:
 
 
 def held_out_sheet(painter: Painter, truth: Truth) -> bytes:
-    """Held-out pictures beside samples of their captions, as PNG."""
+    """Samples of held-out captions, as PNG; the true drawings stay out of the repository."""
     held_out = pretrain.split(truth.table.concepts, truth.table.styles)[1]
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))
-    rows = held_out[order[:SHOWN]]
-    captions = [truth.table.captions[row] for row in rows.tolist()]
-    columns = [truth.table.images[rows], *(painter(captions, seed=seed) for seed in SHOWN_SEEDS)]
-    names = ["truth", *(f"sample {seed + 1}" for seed in SHOWN_SEEDS)]
-    return sheet(torch.stack(columns, dim=1), captions, names)
+    captions = [truth.table.captions[row] for row in held_out[order[:SHOWN]].tolist()]
+    columns = [painter(captions, seed=seed) for seed in SHOWN_SEEDS]
+    return sheet(torch.stack(columns, dim=1), captions, [f"seed {seed}" for seed in SHOWN_SEEDS])
 
 
 def sheet(pictures: Tensor, rows: Sequence[str], columns: Sequence[str]) -> bytes:
     """Pictures (R, C, 3, 64, 64) uint8 in a table with its names, as PNG."""
     from PIL import Image, ImageDraw, ImageFont
 
-    cell, left, top = unet.PIXELS + 32, 8 + 7 * max(map(len, rows)), 24
+    font = ImageFont.load_default()
+    cell, top = unet.PIXELS + 32, 24
+    left = 16 + round(max(font.getlength(name) for name in rows))
     size = (left + cell * len(columns), top + cell * len(rows))
     canvas = Image.new("RGB", size, "white")
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default()
+    draw = ImageDraw.Draw(canvas)
     for c, name in enumerate(columns):
         draw.text((left + c * cell, 6), name[: cell // 6], "black", font)
     for r, name in enumerate(rows):
@@ -248,7 +254,7 @@ def write(folder: Path, device: torch.device, say: Callable[[str], None]) -> Non
     table = tables.load(TRAINING_STYLES)
     truth = Truth(table, embed(table.images).cpu())
     say("features of the true drawings are there")
-    judged = evaluate(painter, truth, lambda images: embed(images).cpu(), say)
+    judged = evaluate(painter, truth, lambda images: embed(images).cpu(), say, GUIDANCES)
     (folder / EVALUATION_FILE).write_text(json.dumps(judged, indent=2) + "\n")
     (folder / SAMPLES_FILE).write_bytes(common_sheet(painter))
     (folder / HELD_OUT_FILE).write_bytes(held_out_sheet(painter, truth))
@@ -387,7 +393,7 @@ of the two sets. All in features of EfficientNet-Lite0, so it is not FID. The de
 | --- | ---: | ---: | ---: | ---: |
 {body}
 
-![held-out drawings and samples of their captions]({HELD_OUT_FILE})
+![samples of held-out captions, one column a seed]({HELD_OUT_FILE})
 """
 
 
