@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from typer.testing import CliRunner
 
@@ -279,8 +280,21 @@ def test_a_base_that_cannot_be_had_says_what_a_base_is(sd, tmp_path):
     shutil.copytree(sd, tmp_path / "pickled")
     weights = tmp_path / "pickled/unet/diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
-    with pytest.raises(BenchError, match=r"'pickled''s unet could not be had from .* safetensors"):
+    with pytest.raises(BenchError, match=r"'pickled', unet, could not be had from .* safetensors"):
         pipeline.load(str(tmp_path / "pickled"))
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_weights_that_are_damaged_or_not_all_there_are_no_base(sd, tmp_path, part):
+    shutil.copytree(sd, tmp_path / "base")
+    (weights,) = (tmp_path / "base" / part).glob("*.safetensors")
+    tensors = load_file(weights)
+    save_file(dict(list(tensors.items())[1:]), weights, metadata={"format": "pt"})
+    with pytest.raises(BenchError, match=rf"'base', {part}: its weights lack .* \(1\)"):
+        pipeline.load(str(tmp_path / "base"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(BenchError, match=rf"'base', {part}, could not be had from .*safetensors"):
+        pipeline.load(str(tmp_path / "base"))
 
 
 def test_a_resolution_must_be_one_that_the_unet_can_halve(sd, folder):

@@ -300,8 +300,16 @@ def _hush() -> None:
 
 
 def _weights(base: Base, kind: Any, part: str) -> Any:
-    """A component's model, fp32."""
-    model = _fetch(base, kind.from_pretrained, part, use_safetensors=True)
+    """A component's model, fp32.
+
+    Raises:
+        BenchError: it cannot be had, or would be filled up with random numbers.
+    """
+    options = {"use_safetensors": True, "output_loading_info": True}
+    model, report = _fetch(base, kind.from_pretrained, part, **options)
+    if missing := sorted(report["missing_keys"]):
+        listed = f"{', '.join(missing[:3])} ({len(missing)})"
+        raise BenchError(f"base {base.name!r}, {part}: its weights lack {listed}")
     return model.float().eval().requires_grad_(False)
 
 
@@ -310,15 +318,17 @@ def _fetch(base: Base, loader: Callable[..., Any], part: str, **options: Any) ->
     return _explained(
         base,
         lambda: loader(base.location, subfolder=part, local_files_only=local, **options),
-        f"'s {part}",
+        f", {part},",
     )
 
 
 def _explained(base: Base, get: Callable[[], Any], what: str = "") -> Any:
     """Whatever a loader raises, in one line."""
+    from safetensors import SafetensorError
+
     try:
         return get()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         where = base.location if base.origin == "folder" else "the hub; it is no folder here"
         raise BenchError(

@@ -59,18 +59,23 @@ def pictures(
         BenchError: one cannot be kept, or is damaged.
     """
     folder = cache.folder("dreambooth", _key(pipeline, painter, caption[1]))
-    files = [folder / f"{number}.png" for number in wanted]
-    missing = [number for number, file in zip(wanted, files, strict=True) if not file.is_file()]
+    files = {number: folder / f"{number}.png" for number in wanted}
+    missing = [number for number, file in files.items() if not file.is_file()]
     for start in range(0, len(missing), AT_A_TIME):
         some = missing[start : start + AT_A_TIME]
         drawn = painter.draw(model.unet, texts, torch.full((len(some),), caption[0]), some, 1)
         for number, picture in zip(some, drawn[0], strict=True):
-            _keep(folder / f"{number}.png", sheet.png(picture))
+            _keep(files[number], sheet.png(picture))
+    return _read(list(files.values()), painter.side)
+
+
+def _read(files: Sequence[Path], side: int) -> Tensor:
     if not files:
-        return torch.zeros(0, 3, painter.side, painter.side, dtype=torch.uint8)
+        return torch.zeros(0, 3, side, side, dtype=torch.uint8)
     try:
-        return photos.read(files, painter.side)
+        return photos.read(files, side)
     except BenchError as error:
+        folder = files[0].parent
         raise BenchError(f"{error}; delete {folder} to have its pictures drawn again") from error
 
 

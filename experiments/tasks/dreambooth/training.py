@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from experiments import tasks
 from experiments.errors import BenchError
@@ -57,20 +57,9 @@ def train(
     """
     _check(trial, out)
     task = load(trial, data)
-    place = torch.device(device)
-    with own_stream(place):
-        task.settle(place, trial.precision)
-        adapted = attach([trial], task)
-        adapted.model.to(place)
-        step = PackStep(task, adapted, [trial], place)
-        try:
-            _run(step, task, trial, on_step)
-            said = step.predictions[0].cpu()
-            (final,) = step.finish([trial])
-        finally:
-            step.close()
+    model, said, final = _trained(task, trial, torch.device(device), on_step)
     found = {**task.scores(said)["full"], **final.metrics}
-    save(adapted.model, trial, out)
+    save(model, trial, out)
     _write(task, trial, final, found, out)
     return found
 
@@ -95,6 +84,24 @@ def _check(trial: Trial, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BenchError(f"{out} cannot be made ({error.strerror})") from error
+
+
+def _trained(
+    task: DreamBoothTask, trial: Trial, device: torch.device, on_step: OnStep
+) -> tuple[nn.Module, Tensor, Final]:
+    """The model, what it says of the dev rows (N,), and what is read off it at the end."""
+    with own_stream(device):
+        task.settle(device, trial.precision)
+        adapted = attach([trial], task)
+        adapted.model.to(device)
+        step = PackStep(task, adapted, [trial], device)
+        try:
+            _run(step, task, trial, on_step)
+            said = step.predictions[0].cpu()
+            (final,) = step.finish([trial])
+        finally:
+            step.close()
+    return adapted.model, said, final
 
 
 def _run(step: PackStep, task: DreamBoothTask, trial: Trial, on_step: OnStep) -> None:
