@@ -6,6 +6,7 @@ Pictures and captions are made up on the spot: no files, no network.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,6 +44,14 @@ def trainer_of(**changed: object) -> Trainer:
     return Trainer(pretrain.draw(options, CUDA), pictures, held_out, options)
 
 
+def awake(model: Any) -> Any:
+    """The model with its zeros drawn: a fresh one answers zero to everything."""
+    for part in model.parameters():
+        if not part.any():
+            torch.nn.init.normal_(part, std=0.02)
+    return model.eval()
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_learns_at_full_size(compiled: bool, tmp_path: Path) -> None:
     trainer = trainer_of(compiled=compiled)
@@ -58,9 +67,7 @@ def test_compiled_losses_are_the_model_s_own() -> None:
     trainer = trainer_of()
     batch, t = pictures_of(32), diffusion.spread_timesteps(32).to(CUDA)
     noise = torch.randn(32, *unet.LATENT, device=CUDA)
-    for part in trainer.model.parameters():  # the answer would be zero
-        if not part.any():
-            torch.nn.init.normal_(part, std=0.02)
+    awake(trainer.model)
     compiled = torch.compile(trainer.model, dynamic=False)
     with pretrain.autocast(CUDA), torch.no_grad():
         own = pretrain.losses_of(trainer.model, batch, t, noise)
@@ -83,7 +90,7 @@ def test_a_step_waits_for_nothing() -> None:
 
 
 def test_sampling_can_be_recorded() -> None:
-    model = trainer_of().model.eval()
+    model = awake(trainer_of().model)
     told = pictures_of(4).text
     noise = diffusion.initial_noise(4, 0).to(CUDA)
 
@@ -105,10 +112,7 @@ def test_sampling_can_be_recorded() -> None:
 
 
 def test_samples_are_those_of_a_cpu() -> None:
-    model = trainer_of().model.eval()
-    for part in model.parameters():
-        if not part.any():
-            torch.nn.init.normal_(part, std=0.02)
+    model = awake(trainer_of().model)
     told = pictures_of(3).text
     on_gpu = diffusion.sample(model, told.states, told.pooled, seed=1, steps=4).cpu()
     model, told = model.cpu(), told.to("cpu")
