@@ -26,11 +26,11 @@ RUN_FLAGS := --device $(DEVICE) $(if $(LANES),--lanes $(LANES)) $(if $(DATA),--d
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep list status summary cost bench test lint format clean
+.PHONY: help setup sweep list status summary cost bench emoji-base test lint format clean
 
 help:  ## this list
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: $(SETUP)  ## make the environment in .venv
 
@@ -52,6 +52,9 @@ bench: $(TEST_SETUP)  ## ours beside peft, LyCORIS and the frozen base: layer, s
 
 cost: $(SETUP)  ## what one trial of each cell of STUDY costs when it trains alone, on a GPU that is idle
 	$(BIN)/python -m experiments cost $(STUDY) --device $(DEVICE) $(if $(DATA),--data $(DATA)) $(ARGS)
+
+emoji-base: $(SETUP)  ## train the base of the emoji tasks anew, on a GPU: about ten minutes
+	$(BIN)/python -m experiments.tasks.emoji.pretrain --out experiments/tasks/emoji/base --device $(DEVICE) $(ARGS)
 
 test: $(TEST_SETUP)  ## the tests, against the real peft and lycoris
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS)

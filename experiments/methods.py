@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments import tasks
 from experiments.errors import BenchError
 from experiments.plan import LANED
 from experiments.tasks.base import Task
@@ -63,9 +62,9 @@ def attach(trials: Sequence[Trial], task: Task) -> Adapted:
         raise BenchError(f"method 'head': {trials[0].task} has no head to train")
     model = task.model()
     base = _count(model.named_parameters(), lambda name: not _in_heads(name, task))
+    head = _count(model.named_parameters(), lambda name: _in_heads(name, task))
     adapted, noise = _ATTACH[method](model, trials, task)
     adapter = [_adapter_size(adapted, lane, trial) for lane, trial in enumerate(trials)]
-    head = _count(task.model().named_parameters(), lambda name: _in_heads(name, task))
     trained_base = base if method == "full" else 0
     counts = [
         {"adapter": a, "head": head, "trainable": a + head + trained_base, "base": base}
@@ -74,11 +73,10 @@ def attach(trials: Sequence[Trial], task: Task) -> Adapted:
     return Adapted(adapted, method in LANED, noise, counts)
 
 
-def lokr_config(trial: Trial, heads: Sequence[str]) -> LoKrConfig:
+def lokr_config(trial: Trial, heads: Sequence[str], task_type: str | None) -> LoKrConfig:
     """The adapter's config of a trial; the heads are trained in full and never adapted."""
     knobs = {name: getattr(trial, name) for name in ADAPTER_KNOBS}
-    kind = tasks.family(trial).task_type
-    return LoKrConfig(**knobs, exclude_modules=_excluded(heads), task_type=kind)
+    return LoKrConfig(**knobs, exclude_modules=_excluded(heads), task_type=task_type)
 
 
 def seed_of(trial: Trial, purpose: str) -> int:
@@ -103,12 +101,12 @@ def quiet_about_rank() -> Iterator[None]:
 def _attach_lokr(
     model: nn.Module, trials: Sequence[Trial], task: Task
 ) -> tuple[nn.Module, tuple[LaneNoise, ...]]:
-    parts = [tasks.family(trial).parts(trial) for trial in trials]
+    parts = [task.parts(trial) for trial in trials]
     noises: list[LaneNoise] = []
     whole: nn.Module = model
     for path in parts[0]:
         lanes = [part[path] for part in parts]
-        adapted, noise = _adapt(model.get_submodule(path), lanes, path, task.heads)
+        adapted, noise = _adapt(model.get_submodule(path), lanes, path, task)
         noises += noise
         if path:
             model.set_submodule(path, adapted)
@@ -120,13 +118,13 @@ def _attach_lokr(
 
 
 def _adapt(
-    part: nn.Module, trials: Sequence[Trial], path: str, heads: Sequence[str]
+    part: nn.Module, trials: Sequence[Trial], path: str, task: Task
 ) -> tuple[LoKrModel, list[LaneNoise]]:
     """One part with its adapter, and the masks of its dropouts; each part draws its own numbers."""
     purpose = f"/{path}" if path else ""
     generators = [generator_of(trial, f"adapter{purpose}") for trial in trials]
     with quiet_about_rank():
-        configs = [lokr_config(trial, heads) for trial in trials]
+        configs = [lokr_config(trial, task.heads, task.task_type) for trial in trials]
         adapted = LoKrModel(part, configs, generator=generators)
     if not any(trial.rank_dropout or trial.module_dropout for trial in trials):
         return adapted, []
@@ -156,7 +154,7 @@ def _attach_full(
     model: nn.Module, trials: Sequence[Trial], task: Task
 ) -> tuple[nn.Module, tuple[LaneNoise, ...]]:
     task.reset_heads(model, seed_of(trials[0], "head"))
-    _freeze_others(model, tasks.family(trials[0]).parts(trials[0]))
+    _freeze_others(model, task.parts(trials[0]))
     return model, ()
 
 
@@ -190,7 +188,7 @@ def _attach_peft(
     from peft import get_peft_model
 
     (trial,) = trials
-    parts = tasks.family(trial).parts(trial)
+    parts = task.parts(trial)
     task.reset_heads(model, seed_of(trial, "head"))
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         # peft asks transformers by a name that transformers has since deprecated.

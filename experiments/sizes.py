@@ -55,12 +55,13 @@ def rows_of(trial: Trial, data: str | None) -> int:
 @lru_cache(maxsize=1024)
 def _layers(trial: Trial) -> tuple[LayerCount, ...]:
     model = tasks.skeleton(trial)
-    heads = tasks.family(trial).heads(model)
+    family = tasks.family(trial)
+    heads = family.heads(model)
     layers: list[LayerCount] = []
-    for path, part in tasks.family(trial).parts(trial).items():
+    for path, part in family.parts(trial).items():
         try:
             with quiet_about_rank():
-                found = count(model.get_submodule(path), lokr_config(part, heads))
+                found = count(model.get_submodule(path), lokr_config(part, heads, family.task_type))
         except ValueError as error:
             raise BenchError(f"LoKr on base {trial.base!r}: {error}") from error
         layers += [replace(one, name=f"{path}.{one.name}" if path else one.name) for one in found]

@@ -76,6 +76,7 @@ class RandomTokens(Task):
 
     primary = "accuracy"
     heads = ("classifier",)
+    task_type = "SEQ_CLS"
 
     def __init__(self, size: Size, train_size: int = 512) -> None:
         self.size = size

@@ -12,7 +12,19 @@ from experiments.tasks.base import Family, Task
 from experiments.trial import Trial
 
 FAMILIES = ("sentences", "glue", "emoji", "dreambooth")
-READ = ("task", "base", "train_size", "max_length", "samples", "drift_rows", "resolution")
+READ = (
+    "task",
+    "base",
+    "train_size",
+    "max_length",
+    "samples",
+    "drift_rows",
+    "resolution",
+    "text_r",
+    "text_alpha",
+    "prior_weight",
+    "gradient_checkpointing",
+)
 """Fields of a trial that say what is loaded; the others may differ between trials of one task."""
 
 

@@ -104,6 +104,8 @@ class Task(Protocol):
     """Which data and base were used, from where, with their fingerprints."""
     stochastic: bool = False
     """Whether ``loss`` draws random numbers."""
+    task_type: str | None = None
+    """As in the ``Family``."""
 
     def model(self) -> nn.Module:
         """A fresh copy of the pretrained base with an untrained head, fp32, on the CPU."""
@@ -129,6 +131,10 @@ class Task(Protocol):
     def scores(self, predictions: Tensor) -> Scores:
         """Dev-set scores from one lane's predictions, (N,) on the CPU."""
         ...
+
+    def parts(self, trial: Trial) -> dict[str, Trial]:
+        """As in the ``Family``."""
+        return {"": trial}
 
     def settle(self, device: torch.device, precision: str) -> None:
         """Measure, once, what scores are compared with: the untouched base on this device."""

@@ -62,8 +62,13 @@ def encode(rows: Sequence[Row], data: TextData, tokenizer: Any, max_length: int)
     return Split({**tokens, "labels": labels}, lengths=tokens["attention_mask"].sum(1))
 
 
+TASK_TYPE = "SEQ_CLS"
+
+
 class TextTask(Task):
     """A text task on a base: the ``Task`` of :mod:`experiments.tasks.base`."""
+
+    task_type = TASK_TYPE
 
     def __init__(self, data: TextData, base: str, max_length: int) -> None:
         located = bases.locate(base)
@@ -161,7 +166,7 @@ def family(rows: Callable[[Trial, str | None], TextData], labels: Callable[[str]
     def skeleton(trial: Trial) -> nn.Module:
         return bases.skeleton(trial.base, labels(trial.task.partition("/")[2]))
 
-    return Family(load, skeleton, bases.heads_of, task_type="SEQ_CLS")
+    return Family(load, skeleton, bases.heads_of, task_type=TASK_TYPE)
 
 
 def halves(data: TextData) -> dict[str, np.ndarray]:

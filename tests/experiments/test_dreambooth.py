@@ -535,14 +535,6 @@ def test_a_step_s_loss_is_its_definition(sd, folder):
 PART = {"text_r": 2, "text_alpha": 2.0, "prior_weight": 0.5}
 
 
-@pytest.fixture
-def everything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What this family loads depends on these fields too."""
-    more = ("text_r", "text_alpha", "prior_weight", "gradient_checkpointing")
-    monkeypatch.setattr(tasks, "READ", tuple(dict.fromkeys((*tasks.READ, *more))))
-
-
-@pytest.mark.usefixtures("everything_is_read")
 @pytest.mark.parametrize("fields", [{}, PART, {**PART, "rank_dropout": 0.5}])
 def test_a_lane_is_its_trial_alone(base, folder, fields):
     trials = [make(base, seed=seed, alpha=1 + seed, **fields) for seed in (0, 1, 2)]
@@ -553,7 +545,6 @@ def test_a_lane_is_its_trial_alone(base, folder, fields):
         np.testing.assert_allclose(together, losses(trial, folder), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.usefixtures("everything_is_read")
 def test_activations_computed_again_change_no_loss(base, folder):
     plain = losses(make(base, rank_dropout=0.3), folder)
     again = losses(make(base, rank_dropout=0.3, gradient_checkpointing=True), folder)
@@ -562,7 +553,6 @@ def test_activations_computed_again_change_no_loss(base, folder):
     assert unet.is_gradient_checkpointing
 
 
-@pytest.mark.usefixtures("everything_is_read")
 @pytest.mark.parametrize("method", ["lokr", "lora", "lokr-peft", "full"])
 @pytest.mark.parametrize("fields", [{}, PART])
 def test_every_method_trains_the_unet_and_on_request_the_text_encoder(sd, folder, method, fields):
@@ -577,7 +567,6 @@ def test_every_method_trains_the_unet_and_on_request_the_text_encoder(sd, folder
     assert (sizes.parameters_of(trial) > without) == bool(fields)
 
 
-@pytest.mark.usefixtures("everything_is_read")
 def test_half_precision_trains_to_nearly_the_same_losses(base, folder):
     found = [losses(make(base, precision=name, **PART), folder) for name in ("fp32", "bf16")]
     assert found[0] != found[1]
@@ -596,7 +585,6 @@ def test_dev_rows_are_the_same_however_many_are_looked_at_at_once(sd, folder, mo
     torch.testing.assert_close(apart, together)
 
 
-@pytest.mark.usefixtures("everything_is_read")
 def test_the_text_encoder_has_a_config_of_its_own(base):
     parts = tasks.family(make(base)).parts(make(base, text_r=3, text_alpha=1.5))
     assert list(parts) == ["unet", *pipeline.encoders_of(base)]
@@ -752,7 +740,6 @@ def test_clip_s_features_are_transformers_own(judges, monkeypatch):
 # -- adapters on disk -------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("everything_is_read")
 @pytest.mark.parametrize("method", ["lokr", "lora", "lokr-peft"])
 def test_peft_loads_what_was_trained_into_the_pipeline(base, folder, tmp_path, method):
     """The whole of diffusers with peft's adapters draws what our model draws."""

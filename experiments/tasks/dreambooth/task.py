@@ -26,7 +26,16 @@ from torch import Tensor, nn
 from experiments.errors import BenchError
 from experiments.step import autocast
 from experiments.tasks.base import READINGS, Batch, Final, Scores, Split, Task
-from experiments.tasks.dreambooth import latents, metrics, photos, pipeline, prior, prompts, rows
+from experiments.tasks.dreambooth import (
+    FAMILY,
+    latents,
+    metrics,
+    photos,
+    pipeline,
+    prior,
+    prompts,
+    rows,
+)
 from experiments.tasks.dreambooth.latents import Posterior
 from experiments.tasks.dreambooth.painting import Painter, denoise
 from experiments.tasks.dreambooth.photos import Subject
@@ -129,6 +138,10 @@ class DreamBoothTask(Task):
             unet: Any = model.unet
             unet.enable_gradient_checkpointing(_checkpoint)
         return model
+
+    def parts(self, trial: Trial) -> dict[str, Trial]:
+        """The U-Net and, if they are trained, the text encoders, each with its own adapter."""
+        return FAMILY.parts(trial)
 
     def reset_heads(self, model: nn.Module, seed: int) -> None:
         """There are none."""

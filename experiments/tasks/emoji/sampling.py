@@ -26,6 +26,8 @@ ROWS = {"cpu": 32, "cuda": 4096}
 """Pictures, of all lanes together, that are drawn at a time."""
 STRIP = 8
 """Pictures of each trial that are kept."""
+LEARNED = 256
+"""Drawings of each style that the classifier learns from."""
 SEED = 0
 
 
@@ -108,12 +110,28 @@ class Sampler:
         if device not in self._judges:
             embed = Features(device)
             concepts = [self.table.concepts[row] for row in self.rows.tolist()]
-            test = torch.zeros(len(self.table.concepts), dtype=torch.bool)
-            test[self.table.where(test=True)] = True
-            table = self.table
-            drawings = Drawings.of(table.images, table.styles, table.concepts, test, embed)
+            drawings = self._drawings(embed)
             self._judges[device] = Judge(drawings, self.style, concepts, embed, seed=SEED)
         return self._judges[device]
+
+    def _drawings(self, embed: Features) -> Drawings:
+        """Every drawing of a test concept and, where styles can be told apart, as many others as
+        the classifier learns from.
+        """
+        table = self.table
+        styles = sorted(set(table.styles))
+        test = table.where(test=True)
+        known = [table.where(style=style, test=False)[:LEARNED] for style in styles]
+        rows = torch.cat([test, *(known if len(styles) > 1 else ())])
+        marks = torch.zeros(len(rows), dtype=torch.bool)
+        marks[: len(test)] = True
+        return Drawings.of(
+            table.images[rows],
+            [table.styles[row] for row in rows.tolist()],
+            [table.concepts[row] for row in rows.tolist()],
+            marks,
+            embed,
+        )
 
 
 def strip(pictures: Tensor) -> bytes:
