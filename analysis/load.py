@@ -10,6 +10,23 @@ import pandas as pd
 SCHEMA = 1
 NUISANCE = ("learning_rate", "seed")
 """Fields of a trial that name no cell: the rate is tuned within the cell, the seed repeated."""
+JUDGED = (
+    "similarity",
+    "similarity_se",
+    "frechet",
+    "dino",
+    "clip_i",
+    "clip_t",
+    "vendi",
+    "style",
+    "retrieval_top1",
+    "retrieval_top5",
+    "drift",
+)
+"""What some tasks measure beside the score; a study has those of its tasks."""
+METRICS = ("primary", "score", "selection_score", "selected_epoch", "full_dev_best")
+PARAMETERS = ("adapter", "trainable")
+_NUMBERS = {*METRICS[1:], *(f"parameters.{name}" for name in PARAMETERS), "seconds", *JUDGED}
 
 
 def load(folder: Path) -> pd.DataFrame:
@@ -19,8 +36,10 @@ def load(folder: Path) -> pd.DataFrame:
         folder: ``results/<study>``.
 
     Returns:
-        Columns: the trial's fields, ``id``, ``status``, those of ``metrics`` and ``parameters``,
-        ``seconds``, and ``cell`` (what distinguishes the cell from the others of the study).
+        Columns: the trial's fields, ``id``, ``status``, those of ``metrics`` and ``parameters``
+        (``reference.<name>`` of what is under ``reference``), ``drift`` at the selected epoch where
+        it was measured, ``seconds``, and ``cell`` (what distinguishes the cell from the others of
+        the study).
         ``frame.attrs["unread"]``: file names that hold no result of this schema.
 
     Raises:
@@ -35,6 +54,9 @@ def load(folder: Path) -> pd.DataFrame:
     if not rows:
         raise FileNotFoundError(f"{folder} holds no results; run the study first")
     frame = pd.DataFrame(rows)
+    numbers = [name for name in frame if name in _NUMBERS or name.startswith("reference.")]
+    nulls = [name for name in numbers if frame[name].isna().all()]
+    frame[nulls] = frame[nulls].astype(float)  # else they are columns of objects
     frame["cell"] = cell_names(frame)
     frame.attrs["unread"] = unread
     return frame
@@ -65,15 +87,25 @@ def _row(result: dict) -> dict:
     if result["schema"] != SCHEMA:
         raise ValueError(result["schema"])
     trial = {f"trial.{name}": _hashable(value) for name, value in result["trial"].items()}
-    parameters = result["parameters"] or {}
+    metrics = {**dict.fromkeys(METRICS), **(result["metrics"] or {})}
+    reference = metrics.pop("reference", None) or {}
+    parameters = {**dict.fromkeys(PARAMETERS), **(result["parameters"] or {})}
     return {
         "id": result["id"],
         "status": result["status"],
         **trial,
-        **(result["metrics"] or {}),
+        **metrics,
+        **{f"reference.{name}": value for name, value in reference.items()},
+        **_drift(result["history"], metrics["selected_epoch"]),
         **{f"parameters.{name}": count for name, count in parameters.items()},
         "seconds": result["cost"]["seconds"],
     }
+
+
+def _drift(history: list[dict], epoch: int | None) -> dict[str, float]:
+    """How much of the base was forgotten at an epoch, if that was measured."""
+    reports = {row["epoch"]: row["report"] for row in history}
+    return {name: value for name, value in reports.get(epoch, {}).items() if name == "drift"}
 
 
 def _hashable(value: object) -> object:

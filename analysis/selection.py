@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.load import knobs_of, spell
+from analysis.load import JUDGED, knobs_of, spell
 
 
 def select_rates(frame: pd.DataFrame) -> pd.DataFrame:
@@ -26,7 +26,9 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
         has one value), ``adapter`` and ``trainable`` (parameters), ``rate`` (the selected
         one), ``seeds``, ``score`` and ``spread`` (mean and standard deviation over seeds on the
         report half), ``full_dev_best`` (the papers' protocol), ``seconds`` (mean of a trial),
-        ``failed`` (trials of the cell, at any rate, that did not end ``ok``).
+        ``failed`` (trials of the cell, at any rate, that did not end ``ok``),
+        ``selection_score``, and those of ``JUDGED`` that the study has: means over seeds at the
+        selected rate.
     """
     knobs = knobs_of(frame)
     rows = []
@@ -47,6 +49,8 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
                 "full_dev_best": _papers_protocol(everything),
                 "seconds": everything["seconds"].mean(),
                 "failed": int((everything["status"] != "ok").sum()),
+                "selection_score": group["selection_score"].mean(),
+                **{metric: group[metric].mean() for metric in judged(frame)},
             }
         )
     names = list(dict.fromkeys(knob for method in knobs.values() for knob in method))
@@ -54,6 +58,11 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows).fillna(dict.fromkeys(names, ""))
     table = table[[*order, *(c for c in table.columns if c not in order)]]
     return table.sort_values("score", ascending=False, ignore_index=True)
+
+
+def judged(frame: pd.DataFrame) -> list[str]:
+    """Those of ``JUDGED`` that have a value in the frame."""
+    return [name for name in JUDGED if name in frame and frame[name].notna().any()]
 
 
 def _best_rate(cell: pd.DataFrame) -> pd.DataFrame:

@@ -35,8 +35,10 @@ def result(number: int, score: float, selection: float, status: str = "ok", **tr
             "primary": "accuracy",
             "score": score,
             "selection_score": selection,
+            "selected_epoch": 1,
             "full_dev_best": max(score, selection),
         },
+        "history": [{"epoch": 1, "report": {"accuracy": score}}],
         "parameters": {"adapter": 100, "head": 10, "trainable": 110, "base": 1000},
         "cost": {"seconds": 1.0},
     }
@@ -91,6 +93,25 @@ def test_summary_prints_every_cell_and_writes_the_same_bytes_twice(folder):
     before = [f.read_bytes() for f in files]
     summarize(folder, Console(file=io.StringIO()))
     assert [f.read_bytes() for f in files] == before
+
+
+def test_a_study_of_text_says_nothing_of_samples_and_ends_with_what_is_next(folder):
+    out = io.StringIO()
+    summarize(folder, Console(file=out, width=80))
+    assert "samples" not in out.getvalue()
+    *_, results, following = out.getvalue().splitlines()
+    assert results == f"results {folder}/*.json"
+    assert "make list" in following
+
+
+def test_a_study_in_which_every_trial_failed_shows_blanks(tmp_path):
+    failed = result(1, score=0.0, selection=0.0, status="error", r=4, seed=1)
+    failed |= {"metrics": None, "history": [], "parameters": None}
+    (tmp_path / "1.json").write_text(json.dumps(failed))
+    out = io.StringIO()
+    summarize(tmp_path, Console(file=out, width=80))
+    (row,) = [line for line in out.getvalue().splitlines() if line.startswith(" lokr")]
+    assert row.split() == ["lokr", "0.001", "1.0", "1"]
 
 
 def test_foreign_files_are_named(folder):
