@@ -281,6 +281,23 @@ class LoKrLayer(nn.Module):
                 result = result + delta.to(result.dtype)
         return result
 
+    def _lone_adapter(self) -> Adapter | None:
+        """The only active adapter, if it can be computed together with the frozen layer."""
+        names = [name for name in self.active_adapters if name in self.adapters]
+        if not self.enabled or self.merged_adapters or len(names) != 1:
+            return None
+        adapter = self.adapter(names[0])
+        return None if adapter.drops_rows else adapter
+
+    def _joined(self, x: Tensor) -> tuple[Adapter, torch.dtype] | None:
+        """The adapter that goes together with the frozen layer, and in which dtype; or None."""
+        adapter = self._lone_adapter()
+        if adapter is None or not _is_plain(self.base_layer):
+            return None
+        dtype = _product_dtype(x)
+        fits = _in_autocast(x) or self.weight.dtype == dtype  # else the frozen layer says what not
+        return (adapter, dtype) if fits else None
+
     @torch.no_grad()
     def merge(self, names: Sequence[str], safe_merge: bool = False) -> None:
         """Add the named adapters' ΔW to the frozen weight, summed in fp32 or better.
@@ -340,13 +357,10 @@ class Linear(LoKrLayer):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The frozen layer and the active adapters, as one operator where that is possible."""
-        adapter = self._lone_adapter()
-        if adapter is None or args or kwargs or not _is_plain(self.base_layer):
+        joined = None if args or kwargs else self._joined(x)
+        if joined is None:
             return super().forward(x, *args, **kwargs)
-        dtype = _product_dtype(x)
-        fits = _in_autocast(x) or self.weight.dtype == dtype  # else the frozen layer says what not
-        if not fits:
-            return super().forward(x)
+        adapter, dtype = joined
         bias = None if self.bias is None else self.bias.to(dtype)
         weight = self.frozen_matrix().to(dtype)
         factors = adapter.keep(adapter.factors())
@@ -355,14 +369,6 @@ class Linear(LoKrLayer):
     def frozen_matrix(self) -> Tensor:
         """The frozen weight as (out, in)."""
         return self.weight
-
-    def _lone_adapter(self) -> Adapter | None:
-        """The only active adapter, if it can be computed together with the frozen layer."""
-        names = [name for name in self.active_adapters if name in self.adapters]
-        if not self.enabled or self.merged_adapters or len(names) != 1:
-            return None
-        adapter = self.adapter(names[0])
-        return None if adapter.drops_rows else adapter
 
 
 class TransposedLinear(Linear):
@@ -409,6 +415,19 @@ class Conv(LoKrLayer):
             return kernels.conv_delta(x.unsqueeze(0), factors, self.settings).squeeze(0)
         return kernels.conv_delta(x, factors, self.settings)
 
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The frozen layer and the active adapters; in Triton they share x and the sum."""
+        joined = None if args or kwargs else self._joined(x)
+        if joined is None:
+            return super().forward(x, *args, **kwargs)
+        adapter, dtype = joined
+        x, factors = x.to(dtype), adapter.factors()
+        if not kernels.joins_conv(x, factors, self.settings):
+            return super().forward(x)
+        weight = self.weight.to(dtype)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return kernels.adapted_conv(x, weight, bias, adapter.keep(factors), self.settings)
+
 
 def _product_dtype(x: Tensor) -> torch.dtype:
     """The dtype of a matrix product of x: autocast's, inside it."""
@@ -424,8 +443,11 @@ def _in_autocast(x: Tensor) -> bool:
 
 
 def _is_plain(layer: nn.Module) -> bool:
-    """Whether a layer is W·x + bias and no more: no subclass, no hooks, nothing to train."""
-    plain = type(layer) is nn.Linear or _is_conv1d(type(layer))
+    """Whether a layer is its weight and bias and no more: no subclass, no hooks, nothing to train.
+
+    Of a linear layer or a Conv2d.
+    """
+    plain = type(layer) in (nn.Linear, nn.Conv2d) or _is_conv1d(type(layer))
     # Some libraries replace the method of one layer (accelerate, to bring offloaded weights).
     altered = _is_hooked(layer) or "forward" in vars(layer)
     tensors = [t for t in (layer.weight, layer.bias) if t is not None]

@@ -67,7 +67,6 @@ def build(name: str, case: Case, device: str, dtype: torch.dtype) -> Contender:
 def names(case: Case) -> tuple[str, ...]:
     """Contenders of a case, in the order of the table; a full w2 has no LoRA of its rank."""
     left_out = {LORA} if case.r is None else set()
-    left_out |= {OURS_TORCH} if case.kind == "conv2d" else set()
     return tuple(name for name in _BUILD if name not in left_out)
 
 

@@ -1,10 +1,10 @@
-"""Ways to compute the adapters of a convolution, measured: which one ``lokr`` takes, and why.
+"""The adapters of a convolution by each of their ways, beside the frozen convolution alone.
 
-    python -m experiments.bench.convs [--lanes 1,32] [--only 96x96] [--json convs.json]
+    python -m experiments.bench.convs [--lanes 1,32] [--only 96x96] [--json convs.json] [--tiles]
 
-One row a layer: milliseconds of forward and backward pass of the frozen convolution alone, and of
-the frozen convolution with its adapters by each way; gradients of x and of the factors. On a GPU in
-bf16 autocast, in CUDA graphs, over inputs larger than the cache. On a CPU in fp32, by the clock.
+One row a layer: milliseconds of forward and backward pass; gradients of x and of the factors. On a
+GPU in bf16 autocast, in CUDA graphs, over inputs larger than the cache. On a CPU in fp32, by the
+clock.
 
 Legend: L lanes; N images a lane; a, b, c, d, r, k as in :mod:`lokr.factors`.
 """
@@ -115,69 +115,23 @@ class Layer:
 # -- the ways -----------------------------------------------------------------------------------
 
 
-def grouped(x: Tensor, f: Factors) -> Tensor:
-    """Lanes as groups of one convolution over the channel groups (``product.conv``)."""
-    return product.conv(x, f, SETTINGS)
+def frozen(x: Tensor, weight: Tensor, _f: Factors) -> Tensor:
+    """Without adapters."""
+    return F.conv2d(x, weight, padding=1)
 
 
-def loop(x: Tensor, f: Factors) -> Tensor:
-    """Each lane by itself."""
-    return _each_lane(partial(product.conv, settings=SETTINGS), x, f)
+def pytorch(x: Tensor, weight: Tensor, f: Factors) -> Tensor:
+    """Lanes as groups of one small convolution of the channel groups."""
+    return F.conv2d(x, weight, padding=1) + product.conv(x, f, SETTINGS)
 
 
-def volume(x: Tensor, f: Factors) -> Tensor:
-    """Each lane by itself, the channel groups as a third axis of space: nothing is copied."""
-    return _each_lane(_volume, x, f)
-
-
-def delta(x: Tensor, f: Factors) -> Tensor:
-    """Each lane by itself, with ΔW."""
-    return _each_lane(_delta, x, f)
-
-
-def fused(x: Tensor, f: Factors) -> Tensor:
-    """The small convolution gathered in Triton, then w1 and w2_a as a linear layer."""
+def fused(x: Tensor, weight: Tensor, f: Factors) -> Tensor:
+    """In Triton, added onto the frozen convolution."""
     with kernels.force("triton"):
-        return convolution.delta(x, f, SETTINGS)
+        return kernels.adapted_conv(x, weight.to(x.dtype), None, f, SETTINGS)
 
 
-def _each_lane(function: Callable[[Tensor, Factors], Tensor], x: Tensor, f: Factors) -> Tensor:
-    parts = x.unflatten(0, (len(f.w1), -1))
-    alone = [
-        function(parts[lane], Factors(*(None if t is None else t[lane : lane + 1] for t in f)))
-        for lane in range(len(f.w1))
-    ]
-    return torch.cat(alone)
-
-
-def _volume(x: Tensor, f: Factors) -> Tensor:
-    """One lane; the c groups of channels are the depth of a volume."""
-    f = f.to(x.dtype)
-    c = f.w1.shape[2]
-    rows = x.permute(0, 2, 3, 1)  # (N, H, W, C)
-    image = rows.unflatten(3, (c, -1)).permute(0, 4, 1, 2, 3)  # (N, d, H, W, c)
-    if f.t2 is not None:
-        assert f.w2_b is not None
-        image = F.conv3d(image, f.w2_b[0][..., None, None, None])
-    kernel = next(t for t in (f.w2, f.t2, f.w2_b) if t is not None)[0]
-    h = F.conv3d(image, kernel.unsqueeze(-1), padding=(1, 1, 0))  # (N, q, H, W, c)
-    u = h.permute(0, 2, 3, 1, 4) @ f.w1[0].mT  # (N, H, W, q, a)
-    if f.w2_a is None:
-        y = u.mT
-    else:
-        w2_a = f.w2_a[0] if f.t2 is not None else f.w2_a[0].mT  # (r, b)
-        y = u.mT @ w2_a
-    return y.flatten(3).permute(0, 3, 1, 2)
-
-
-def _delta(x: Tensor, f: Factors) -> Tensor:
-    """One lane, with ΔW put together in fp32."""
-    w2 = product._assembled_w2(f)[0]
-    weight = torch.einsum("ac,bdyx->abcdyx", f.w1[0], w2).flatten(0, 1).flatten(1, 2)
-    return F.conv2d(x, weight.to(x.dtype), padding=1)
-
-
-WAYS = {"grouped": grouped, "loop": loop, "volume": volume, "delta": delta, "fused": fused}
+WAYS = {"frozen": frozen, "pytorch": pytorch, "fused": fused}
 
 
 # -- measuring ----------------------------------------------------------------------------------
@@ -208,13 +162,13 @@ def layers(device: str, lanes: Sequence[int]) -> list[Layer]:
 
 
 def measure(layer: Layer, device: str, ways: Sequence[str]) -> dict[str, Any]:
-    """Milliseconds of a pass of the frozen layer and of each way, or why there are none.
+    """Milliseconds of a pass by each way, or why there are none.
 
     Returns:
         The layer's fields, ``name``, ``milliseconds`` and ``reasons``, JSON-ready.
     """
     row: dict[str, Any] = {"name": layer.name, **asdict(layer), "milliseconds": {}, "reasons": {}}
-    for way in ("frozen", *ways):
+    for way in ways:
         try:
             row["milliseconds"][way] = _milliseconds(layer, device, way)
         except (RuntimeError, NotImplementedError) as error:
@@ -244,17 +198,9 @@ def _call(
     """A forward and backward pass on inputs of its own."""
     x = layer.images_of(layer.into, device, dtype, seed).requires_grad_()
     gy = layer.images_of(layer.out, device, dtype, seed + 1000)
-    weight = layer.weight(device, dtype)
-    if way == "frozen":
-        return lambda: torch.autograd.grad(F.conv2d(x, weight, padding=1), x, gy)
-    factors = layer.factors(device)
-    trained = [x, *(t for t in factors if t is not None)]
-
-    def one() -> Trained:
-        y = F.conv2d(x, weight, padding=1) + WAYS[way](x, factors)
-        return torch.autograd.grad(y, trained, gy)
-
-    return one
+    weight, factors = layer.weight(device, dtype), layer.factors(device)
+    trained = [x, *(t for t in factors if t is not None and way != "frozen")]
+    return lambda: torch.autograd.grad(WAYS[way](x, weight, factors), trained, gy)
 
 
 def compile_only(layer: Layer) -> None:
@@ -335,7 +281,8 @@ def _usual_tile(program: str, layer: Layer) -> tiles.Tile:
     r, s = layer.factors("cpu").low[1].shape[1:3]
     if program == "slide_weight":
         return tiles.slide_weight(s, 9 * r, torch.bfloat16)
-    return tiles.slide(*((s, r) if program == "slide" else (r, s)), torch.bfloat16)
+    into, out = (s, r) if program == "slide" else (r, s)
+    return tiles.slide(9 * into, out, torch.bfloat16)
 
 
 def _launch(
@@ -354,7 +301,8 @@ def _launch(
     order = (0, 3, 4, 1, 2) if adjoint else (0, 3, 4, 2, 1)
     bq = min(tile["BQ"], tiles._power(t.s if adjoint else t.q, 16))
     operands = (h, weight.permute(order), x) if adjoint else (x, weight.permute(order), h)
-    return partial(convolution._gather_product, t, *operands, adjoint, {**tile, "BQ": bq})
+    chosen = {**tile, "BQ": bq}
+    return partial(convolution._gather_product, t, *operands, adjoint, adjoint, tile=chosen)
 
 
 # -- the command line ---------------------------------------------------------------------------
@@ -362,7 +310,7 @@ def _launch(
 
 def show(row: dict[str, Any], ways: Sequence[str]) -> None:
     """A line of the table."""
-    numbers = [row["milliseconds"].get(way) for way in ("frozen", *ways)]
+    numbers = [row["milliseconds"].get(way) for way in ways]
     cells = ["       -" if ms is None else f"{ms:8.3f}" for ms in numbers]
     print(f"{row['name']:42s}", *cells, flush=True)
     for way, reason in row["reasons"].items():
@@ -380,23 +328,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lanes", default="1,32", help="packs to measure (a CPU has one of 4)")
     parser.add_argument("--only", default="", help="layers whose name contains this")
-    parser.add_argument("--ways", default="", help=f"of {', '.join(WAYS)}; all without it")
     parser.add_argument("--tiles", action="store_true", help="only the tile sizes of the programs")
     parser.add_argument("--processes", type=int, default=12, help="compilers side by side")
     parser.add_argument("--json", help="write all timings here")
     options = parser.parse_args(arguments)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     if options.tiles:
         search_tiles(options.only, options.processes)
         return
-    ways = options.ways.split(",") if options.ways else ways_on(device)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     lanes = [int(count) for count in options.lanes.split(",")]
     chosen = [one for one in layers(device, lanes) if options.only in one.name]
-    if device == "cuda" and "fused" in ways:
+    if device == "cuda":
         compile_all(chosen, options.processes)
-    print(
-        f"{'milliseconds of a pass':42s}", *(f"{way:>8s}" for way in ("frozen", *ways)), flush=True
-    )
+    ways = ways_on(device)
+    print(f"{'milliseconds of a pass':42s}", *(f"{way:>8s}" for way in ways), flush=True)
     rows = []
     for layer in chosen:
         rows.append(measure(layer, device, ways))

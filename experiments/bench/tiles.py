@@ -95,14 +95,15 @@ def call(program: str, s: Dims, t: Buffers, tile: Tile, per_sm: int) -> Any:
     blocks = -(-s.b // tile["BB"]) if program in ("backward_out", "mix", "mix_backward") else 1
     blocks = -(-s.d // tile["BD"]) if program == "backward_in" else blocks
     if program == "mix":
-        args = (t.gz, t.w1, t.bias, t.y, s.n, s.a, s.b, s.c)
-        return programs.mix, (count, blocks, s.lanes), args, {"BIAS": True, **tile}
+        args = (t.gz, t.w1, t.bias, t.y, t.y, s.n, s.a, s.b, s.c)
+        flags = {"BIAS": True, "ONTO": False}
+        return programs.mix, (count, blocks, s.lanes), args, {**flags, **tile}
     sms = torch.cuda.get_device_properties(0).multi_processor_count
     p = max(1, min(count, -(-per_sm * sms // (s.lanes * blocks))))
     if program == "forward":
         right = t.w2_b if s.r else t.w2
-        args = (t.x, t.w1, right, t.w2_a, t.bias, t.y, t.u, s.n, *s[2:])
-        flags = {"BIAS": True, "KEEP_U": tiles.keeps_u(s)}
+        args = (t.x, t.w1, right, t.w2_a, t.bias, t.y, t.y, t.u, s.n, *s[2:])
+        flags = {"BIAS": True, "ONTO": False, "KEEP_U": tiles.keeps_u(s)}
         return programs.forward, (p if tile["LOOP"] else count, s.lanes), args, {**flags, **tile}
     width = blocks * s.a * s.c + s.b * max(s.r, s.d) + s.r * s.d
     sums = linear._sums(p, s, width, t.x)
@@ -232,7 +233,7 @@ def _adapted(s: Dims, t: Buffers, weight: torch.Tensor, fused: bool = True) -> N
     dtype = torch.float32 if fused else t.x.dtype
     given = (t.w1, None, t.w2_a, t.w2_b) if s.r else (t.w1, t.w2, None, None)
     factors = [None if f is None else f.to(dtype) for f in given]
-    _, u, h = linear._forward(t.x, weight, t.bias, *factors, fused)
+    _, u, h = linear._forward(t.x, weight, t.bias, *factors, fused, None)
     linear._backward(t.gy, t.x, u, h, weight, *factors, True, fused)
 
 

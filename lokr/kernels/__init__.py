@@ -1,7 +1,8 @@
 """Adapted layers in Triton or in PyTorch.
 
-A linear layer is one operator with its adapter (:mod:`lokr.kernels.linear`); a convolution's
-adapter is computed apart (:mod:`lokr.kernels.convolution`, or :func:`lokr.product.conv`).
+A linear layer is one operator with its adapter (:mod:`lokr.kernels.linear`); a convolution is two
+in Triton (:mod:`lokr.kernels.convolution`), and in PyTorch the frozen layer and, apart from it,
+:func:`lokr.product.conv`.
 
 Which of the two serves a call is chosen each time, unless the environment variable ``LOKR_KERNEL``
 (read once) or :func:`force` says:
@@ -109,13 +110,20 @@ def _obstacle(device: torch.device, dtype: torch.dtype, f: Factors) -> str | Non
     return None
 
 
-def adapted_linear(x: Tensor, weight: Tensor | None, bias: Tensor | None, f: Factors) -> Tensor:
-    """W·x + bias + ΔW·x of all lanes; without a weight, ΔW·x alone.
+def adapted_linear(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    f: Factors,
+    onto: Tensor | None = None,
+) -> Tensor:
+    """W·x + bias + ΔW·x of all lanes; without a weight, ΔW·x + bias alone.
 
     Args:
         x: (L·…, c·d), lane-major, in the dtype of the product.
         weight, bias: of the frozen layer, in that dtype; either may be None.
         f: the factors, in any floating dtype.
+        onto: (L·…, a·b) in the dtype of x, that it is added to; or None.
 
     Returns:
         (L·…, a·b) in the dtype of x.
@@ -136,11 +144,50 @@ def adapted_linear(x: Tensor, weight: Tensor | None, bias: Tensor | None, f: Fac
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     fused = serves(x.device, x.dtype, f)
     f = f.to(torch.float32 if fused else x.dtype)
-    y = linear.adapted_linear(rows, weight, bias, f.w1, f.w2, f.w2_a, f.w2_b, fused)
+    below = None if onto is None else onto.reshape(-1, onto.shape[-1]).contiguous()
+    y = linear.adapted_linear(rows, weight, bias, f.w1, f.w2, f.w2_a, f.w2_b, fused, below)
     # As torch.matmul ends. What an operator returns, and views of it, may not be changed in place,
     # and ReLU(inplace=True) may come next.
     out: Tensor = torch.ops.aten._unsafe_view(y, [*x.shape[:-1], y.shape[-1]])
     return out
+
+
+def adapted_conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, f: Factors, settings: ConvSettings
+) -> Tensor:
+    """W * x + bias + ΔW * x of all lanes, where :func:`joins_conv` says so.
+
+    Args:
+        x: (L·N, C, H, W), lane-major, in the dtype of the product.
+        weight, bias: of the frozen layer, in that dtype; no bias: None.
+        f: the factors, in any floating dtype.
+        settings: of the frozen layer.
+
+    Returns:
+        (L·N, a·b, H', W') in the dtype of x; channels last if x lies so, else contiguous.
+
+    Raises:
+        ValueError: the lanes cannot share the images evenly.
+    """
+    from lokr.kernels import convolution
+
+    _check_images(x, f)
+    y = convolution.adapted(product.padded(x, settings), weight, bias, f, settings)
+    channels_last = x.stride(1) == 1 and not x.is_contiguous()
+    return y if channels_last else convolution.channels_first(y)
+
+
+def joins_conv(x: Tensor, f: Factors, settings: ConvSettings) -> bool:
+    """Whether the Triton path takes a convolution of x together with the frozen one.
+
+    Raises:
+        RuntimeError: as :func:`serves`.
+    """
+    if x.dim() != 4 or not serves_conv(x.device, x.dtype, f, settings):
+        return False
+    from lokr.kernels import convolution
+
+    return x.shape[1] == _width(f) and convolution.is_even(f, settings)
 
 
 def conv_delta(x: Tensor, f: Factors, settings: ConvSettings) -> Tensor:
@@ -157,22 +204,26 @@ def conv_delta(x: Tensor, f: Factors, settings: ConvSettings) -> Tensor:
     Raises:
         ValueError: the lanes cannot share the images evenly.
     """
+    _check_images(x, f)
+    if not serves_conv(x.device, x.dtype, f, settings):
+        return product.conv(x, f, settings)
+    from lokr.kernels import convolution
+
+    return convolution.adapted(product.padded(x, settings), None, None, f, settings)
+
+
+def _check_images(x: Tensor, f: Factors) -> None:
     if x.shape[0] % len(f.w1):
         raise ValueError(
             f"x {tuple(x.shape)}: its first dimension, {x.shape[0]}, must be a multiple of the "
             f"{len(f.w1)} lanes"
         )
-    if not serves_conv(x.device, x.dtype, f, settings):
-        return product.conv(x, f, settings)
-    from lokr.kernels import convolution
-
-    return convolution.delta(product.padded(x, settings), f, settings)
 
 
 def serves_conv(
     device: torch.device, dtype: torch.dtype, f: Factors, settings: ConvSettings
 ) -> bool:
-    """As :func:`serves`, for a convolution.
+    """As :func:`serves`, for a convolution: Triton was the fastest at every shape on an H100.
 
     Raises:
         RuntimeError: the path is forced, and it cannot; says why.

@@ -64,10 +64,10 @@ def slide(
     source, weight, out, images, height, width, out_height, out_width,
     c: tl.constexpr, s: tl.constexpr, q: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     SY: tl.constexpr, SX: tl.constexpr, PY: tl.constexpr, PX: tl.constexpr,
-    DY: tl.constexpr, DX: tl.constexpr, ADJOINT: tl.constexpr,
+    DY: tl.constexpr, DX: tl.constexpr, ADJOINT: tl.constexpr, ADD: tl.constexpr,
     BM: tl.constexpr, BK: tl.constexpr, BQ: tl.constexpr,
 ):  # fmt: skip
-    """out = gathered source · weight.
+    """out = gathered source · weight; if ADD, that is added to what out holds.
 
     One program: BM rows of one lane and BQ of the q channels. source (L·images, height, width,
     c·s); weight (L, KH·KW, s, q) in its dtype; out (L·images, out_height, out_width, c·q).
@@ -91,6 +91,8 @@ def slide(
     out += (lane * count + tile * BM) * q
     inside = (rows < count)[:, None] & (at_q < q)[None, :]
     at = tl.arange(0, BM)[:, None] * q + at_q[None, :]
+    if ADD:
+        total += tl.load(out + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + at, total.to(out.dtype.element_ty), mask=inside)
 
 
@@ -130,3 +132,16 @@ def slide_weight(
     inside = (at_s < s)[:, None] & (k < KH * KW * q)[None, :]
     at = at_s[:, None] * (KH * KW * q) + k[None, :]
     tl.store(sums + (first * lanes + lane) * (s * KH * KW * q) + at, total, mask=inside)
+
+
+@triton.jit
+def transpose(x, y, p, q, B: tl.constexpr):
+    """y (N, q, p) = x (N, p, q). One program: a tile of one of the N matrices."""
+    blocks = tl.cdiv(p, B)
+    at_p = tl.program_id(0) % blocks * B + tl.arange(0, B)
+    at_q = tl.program_id(1) * B + tl.arange(0, B)
+    start = (tl.program_id(0) // blocks).to(tl.int64) * p * q
+    inside = (at_p < p)[:, None] & (at_q < q)[None, :]
+    t = tl.load(x + start + at_p[:, None] * q + at_q[None, :], mask=inside, other=0.0)
+    inside = (at_q < q)[:, None] & (at_p < p)[None, :]
+    tl.store(y + start + at_q[:, None] * p + at_p[None, :], tl.trans(t), mask=inside)

@@ -5,6 +5,9 @@ product (``addmm_``), so the two never meet as separate tensors. For the backwar
 kept, and u (rank r) where it is not taken anew. ``fused`` says who writes the adapter's part:
 Triton, or PyTorch (:mod:`lokr.kernels.plain`).
 
+A layer's output that is already there (a convolution's: ``onto``) is added where the adapter's part
+is written.
+
 Each program leaves its own sums of the factors' gradients, added up afterwards in a fixed order:
 the same result every time.
 
@@ -15,6 +18,7 @@ a lane's tokens.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -35,8 +39,9 @@ def adapted_linear(
     w2_a: Tensor | None,
     w2_b: Tensor | None,
     fused: bool,
+    onto: Tensor | None = None,
 ) -> Tensor:
-    """W·x + bias + ΔW·x for all lanes.
+    """W·x + bias + ΔW·x for all lanes, onto another layer's output if there is one.
 
     Args:
         x: (L·n, c·d), contiguous.
@@ -46,12 +51,13 @@ def adapted_linear(
         w2: (L, b, d) in the dtype of w1; or None, and then
         w2_a, w2_b: (L, b, r) and (L, r, d).
         fused: in Triton (x in fp32, bf16 or fp16).
+        onto: (L·n, a·b), contiguous, in the dtype of x: what the product is added to; or None.
 
     Returns:
-        (L·n, a·b) in the dtype of x. Gradients of x and of the factors, each in its dtype; none of
-        the frozen tensors, and none of second order.
+        (L·n, a·b) in the dtype of x. Gradients of x, of the factors and of ``onto``, each in its
+        dtype; none of the frozen tensors, and none of second order.
     """
-    y: Tensor = _forward(x, weight, bias, w1, w2, w2_a, w2_b, fused)[0]
+    y: Tensor = _forward(x, weight, bias, w1, w2, w2_a, w2_b, fused, onto)[0]
     return y
 
 
@@ -68,19 +74,21 @@ def _forward(
     w2_a: Tensor | None,
     w2_b: Tensor | None,
     fused: bool,
+    onto: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, and what the backward pass wants of u and h (empty where it takes them anew)."""
     s = _dims(x, w1, w2, w2_a)
     if not fused:
         y, u, h = plain.forward(s, x, w1, w2, w2_a, w2_b)
-        if bias is not None:
-            y += bias
+        for other in (bias, onto):
+            if other is not None:
+                y += other
     else:
         y = x.new_empty(s.lanes * s.n, s.a * s.b)
         u, h = x.new_empty(_kept(s)), x.new_empty(0)
         if s.n:
             with _on(x.device):
-                _write_delta(s, x, _contiguous(w1, w2, w2_a, w2_b), bias, y, u)
+                _write_delta(s, x, _contiguous(w1, w2, w2_a, w2_b), (bias, onto), y, u)
     if weight is not None:
         y.addmm_(x, weight.t())
     return y, u, h
@@ -96,6 +104,7 @@ def _(
     w2_a: Tensor | None,
     w2_b: Tensor | None,
     fused: bool,
+    onto: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     s = _dims(x, w1, w2, w2_a)
     y = x.new_empty(x.shape[0], s.a * s.b)
@@ -110,23 +119,25 @@ def _kept(s: Dims) -> tuple[int, int]:
     return s.lanes * s.n, s.a * s.r if tiles.keeps_u(s) else 0
 
 
-def _write_delta(s: Dims, x: Tensor, f: Factors, bias: Tensor | None, y: Tensor, u: Tensor) -> None:
-    """y = ΔW·x + bias, in Triton."""
+def _write_delta(
+    s: Dims, x: Tensor, f: Factors, added: Sequence[Tensor | None], y: Tensor, u: Tensor
+) -> None:
+    """y = ΔW·x + bias + onto, in Triton; ``added`` holds the last two."""
     from lokr.kernels import programs
 
+    others = [_or(t, x) for t in added]
+    flags = {name: t is not None for name, t in zip(("BIAS", "ONTO"), added, strict=True)}
     if not s.r and not tiles.in_a_tile(s):
         z = _times_w2(s, x, f.full)
         tile = tiles.mix(s, x.dtype)
         grid = (tiles.count(s, tile), -(-s.b // tile["BB"]), s.lanes)
-        programs.mix[grid](
-            *(z, f.w1, _or(bias, z), y, s.n, s.a, s.b, s.c), BIAS=bias is not None, **tile
-        )
+        programs.mix[grid](*(z, f.w1, *others, y, s.n, s.a, s.b, s.c), **flags, **tile)
         return
     tile = tiles.forward(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device) if tile["LOOP"] else tiles.count(s, tile)
     programs.forward[(p, s.lanes)](
-        *(x, f.w1, _or(f.w2, f.w2_b), _or(f.w2_a, f.w1), _or(bias, x), y, u, s.n, *s[2:]),
-        BIAS=bias is not None,
+        *(x, f.w1, _or(f.w2, f.w2_b), _or(f.w2_a, f.w1), *others, y, u, s.n, *s[2:]),
+        **flags,
         KEEP_U=u.numel() > 0,
         **tile,
     )
@@ -291,21 +302,22 @@ def _width(s: Dims) -> int:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, weight, _, w1, w2, w2_a, w2_b, ctx.fused = inputs
+    x, weight, _, w1, w2, w2_a, w2_b, ctx.fused, _ = inputs
     ctx.save_for_backward(x, *output[1:], weight, w1, w2, w2_a, w2_b)
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, gy: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if gy is None:
-        return (None,) * 8
+        return (None,) * 9
     x, u, h, weight, w1, w2, w2_a, w2_b = ctx.saved_tensors
     needs_x = ctx.needs_input_grad[0]
     gx, flat = _backward(gy, x, u, h, weight, w1, w2, w2_a, w2_b, needs_x, ctx.fused)
     factors = [t for t in (w1, w2, w2_a, w2_b) if t is not None]
     parts = iter(flat.split([t[0].numel() for t in factors], 1))
     given = [None if t is None else next(parts).reshape(t.shape) for t in (w1, w2, w2_a, w2_b)]
-    return (gx if needs_x else None, None, None, *given, None)
+    g_onto = gy if ctx.needs_input_grad[8] else None
+    return (gx if needs_x else None, None, None, *given, None, g_onto)
 
 
 _forward.register_autograd(_differentiate, setup_context=_setup_context)

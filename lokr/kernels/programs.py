@@ -140,15 +140,17 @@ def _project_block(
 
 @triton.jit(do_not_specialize=["n"])
 def forward(
-    x, w1, w2, w2_a, bias, y, u, n,
+    x, w1, w2, w2_a, bias, onto, y, u, n,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
-    BIAS: tl.constexpr, KEEP_U: tl.constexpr, LOOP: tl.constexpr, BN: tl.constexpr,
-    A: tl.constexpr, C: tl.constexpr, Q: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+    BIAS: tl.constexpr, ONTO: tl.constexpr, KEEP_U: tl.constexpr, LOOP: tl.constexpr,
+    BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr, Q: tl.constexpr, BB: tl.constexpr,
+    BD: tl.constexpr,
 ):  # fmt: skip
-    """y = Δy + bias and, if KEEP_U, u. One program: a tile of a lane's tokens; every P-th if LOOP.
+    """y = onto + Δy + bias and, if KEEP_U, u.
 
+    One program: a tile of a lane's tokens; every P-th if LOOP.
     ``w2`` is w2_b (L, r, d); or, if r = 0, a full w2 (L, b, d) of at most Q rows.
-    x (L·n, c·d), w1 (L, a, c), w2_a (L, b, r), y (L·n, a·b), u (L·n, a·r).
+    x (L·n, c·d), w1 (L, a, c), w2_a (L, b, r), onto and y (L·n, a·b), u (L·n, a·r).
     """
     first, lane = tl.program_id(0), tl.program_id(1)
     q: tl.constexpr = r if r > 0 else b
@@ -159,21 +161,21 @@ def forward(
     if LOOP:
         for turn in range(first, count, tl.num_programs(0)):
             _forward_tile(
-                count - 1 - turn, lane, x, mixer, w2, w2_a, bias, y, u, n, a, b, c, d, r,
-                BIAS, KEEP_U, BN, A, C, Q, BB, BD,
+                count - 1 - turn, lane, x, mixer, w2, w2_a, bias, onto, y, u, n, a, b, c, d, r,
+                BIAS, ONTO, KEEP_U, BN, A, C, Q, BB, BD,
             )  # fmt: skip
     else:
         _forward_tile(
-            count - 1 - first, lane, x, mixer, w2, w2_a, bias, y, u, n, a, b, c, d, r,
-            BIAS, KEEP_U, BN, A, C, Q, BB, BD,
+            count - 1 - first, lane, x, mixer, w2, w2_a, bias, onto, y, u, n, a, b, c, d, r,
+            BIAS, ONTO, KEEP_U, BN, A, C, Q, BB, BD,
         )  # fmt: skip
 
 
 @triton.jit
 def _forward_tile(
-    tile, lane, x, mixer, w2, w2_a, bias, y, u, n,
+    tile, lane, x, mixer, w2, w2_a, bias, onto, y, u, n,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
-    BIAS: tl.constexpr, KEEP_U: tl.constexpr, BN: tl.constexpr,
+    BIAS: tl.constexpr, ONTO: tl.constexpr, KEEP_U: tl.constexpr, BN: tl.constexpr,
     A: tl.constexpr, C: tl.constexpr, Q: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """``forward`` for one tile, with the factors of its lane."""
@@ -185,6 +187,7 @@ def _forward_tile(
     m = _mix(h.to(dtype), mixer, BN, C, A, Q)  # (BN·A, Q)
     rows, ok = _rows(tile, n, a, BN, A)
     y += _start(tile, lane, n, a * b, BN)
+    onto += _start(tile, lane, n, a * b, BN)
     if r > 0:
         m = m.to(dtype)
         if KEEP_U:
@@ -192,36 +195,43 @@ def _forward_tile(
             tl.store(u + at, m, mask=_inside(ok, at_q, r, Q))
         if b <= UNROLLED * BB:
             for b0 in tl.static_range(0, b, BB):
-                _expand_block(y, m, w2_a, bias, rows, ok, b0, a, b, r, BIAS, BN * A, A, Q, BB)
+                _expand_block(
+                    y, m, w2_a, bias, onto, rows, ok, b0, a, b, r, BIAS, ONTO, BN * A, A, Q, BB
+                )
         else:
             for b0 in range(0, b, BB):
-                _expand_block(y, m, w2_a, bias, rows, ok, b0, a, b, r, BIAS, BN * A, A, Q, BB)
+                _expand_block(
+                    y, m, w2_a, bias, onto, rows, ok, b0, a, b, r, BIAS, ONTO, BN * A, A, Q, BB
+                )
     else:
-        _store_y(y, m, bias, rows, ok, at_q, a, b, BIAS, BN * A, A, Q)
+        _store_y(y, m, bias, onto, rows, ok, at_q, a, b, BIAS, ONTO, BN * A, A, Q)
 
 
 @triton.jit
 def _expand_block(
-    y, u, w2_a, bias, rows, ok, b0, a: tl.constexpr, b: tl.constexpr, r: tl.constexpr,
-    BIAS: tl.constexpr, ROWS: tl.constexpr, A: tl.constexpr, R: tl.constexpr, BB: tl.constexpr,
+    y, u, w2_a, bias, onto, rows, ok, b0, a: tl.constexpr, b: tl.constexpr, r: tl.constexpr,
+    BIAS: tl.constexpr, ONTO: tl.constexpr, ROWS: tl.constexpr, A: tl.constexpr,
+    R: tl.constexpr, BB: tl.constexpr,
 ):  # fmt: skip
-    """BB columns of u·w2_aᵀ + bias into y."""
+    """BB columns of onto + u·w2_aᵀ + bias into y."""
     at_b = b0 + tl.arange(0, BB)
     right = _load(w2_a, tl.arange(0, R), at_b, 1, r, r, b).to(u.dtype)  # (r, b)
     delta = tl.dot(u, right, input_precision=PRECISION)
-    _store_y(y, delta, bias, rows, ok, at_b, a, b, BIAS, ROWS, A, BB)
+    _store_y(y, delta, bias, onto, rows, ok, at_b, a, b, BIAS, ONTO, ROWS, A, BB)
 
 
 @triton.jit
 def _store_y(
-    y, delta, bias, rows, ok, at_b, a: tl.constexpr, b: tl.constexpr,
-    BIAS: tl.constexpr, ROWS: tl.constexpr, A: tl.constexpr, BB: tl.constexpr,
+    y, delta, bias, onto, rows, ok, at_b, a: tl.constexpr, b: tl.constexpr,
+    BIAS: tl.constexpr, ONTO: tl.constexpr, ROWS: tl.constexpr, A: tl.constexpr, BB: tl.constexpr,
 ):  # fmt: skip
     inside = _inside(ok, at_b, b, BB)
     if BIAS:
         at = (tl.arange(0, ROWS) % A * b)[:, None] + at_b[None, :]
         delta += tl.load(bias + at, mask=inside, other=0.0).to(tl.float32)
     at = rows[:, None] * b + at_b[None, :]
+    if ONTO:
+        delta += tl.load(onto + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(y + at, delta.to(y.dtype.element_ty), mask=inside)
 
 
@@ -438,12 +448,13 @@ def backward_full(
 
 @triton.jit(do_not_specialize=["n"])
 def mix(
-    z, w1, bias, y, n, a: tl.constexpr, b: tl.constexpr, c: tl.constexpr,
-    BIAS: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr, BB: tl.constexpr,
+    z, w1, bias, onto, y, n, a: tl.constexpr, b: tl.constexpr, c: tl.constexpr,
+    BIAS: tl.constexpr, ONTO: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
+    BB: tl.constexpr,
 ):  # fmt: skip
-    """y = w1·z + bias, where w2 is too large for a tile and z = x·w2ᵀ an ordinary product.
+    """y = onto + w1·z + bias, where w2 is too large for a tile and z = x·w2ᵀ an ordinary product.
 
-    One program: BN tokens of one lane, BB of the b columns. z (L·n, c·b), y (L·n, a·b).
+    One program: BN tokens of one lane, BB of the b columns. z (L·n, c·b), onto and y (L·n, a·b).
     """
     tile = tl.num_programs(0) - 1 - tl.program_id(0)
     at_b, lane = tl.program_id(1) * BB + tl.arange(0, BB), tl.program_id(2)
@@ -455,7 +466,8 @@ def mix(
     m = _mix(zt, mixer, BN, C, A, BB)  # (BN·A, BB)
     rows, ok = _rows(tile, n, a, BN, A)
     y += _start(tile, lane, n, a * b, BN)
-    _store_y(y, m, bias, rows, ok, at_b, a, b, BIAS, BN * A, A, BB)
+    onto += _start(tile, lane, n, a * b, BN)
+    _store_y(y, m, bias, onto, rows, ok, at_b, a, b, BIAS, ONTO, BN * A, A, BB)
 
 
 @triton.jit(do_not_specialize=["n", "lanes"])

@@ -158,26 +158,37 @@ def mix_backward(s: Dims, dtype: torch.dtype) -> Tile:
     return {**mix(s, dtype), "num_warps": 4, "num_stages": 3}
 
 
-def slide(s: int, q: int, dtype: torch.dtype) -> Tile:
-    """Of ``conv_programs.slide``, from s channels of a group to q."""
+def slide(columns: int, q: int, dtype: torch.dtype) -> Tile:
+    """Of ``conv_programs.slide``, from so many gathered columns (taps x channels) to q.
+
+    One stage: loading gathered columns ahead takes twice as long.
+    """
+    bk, bq = _at_most(128, columns) if columns <= 128 else 64, _at_most(64, q)
     return {
         "BM": 128,
-        "BK": 64 if dtype.itemsize == 2 else 32,
-        "BQ": _at_most(64, q),
-        "num_warps": 4,
-        "num_stages": 3,
+        "BK": bk if dtype.itemsize == 2 else max(16, bk // 2),
+        "BQ": bq,
+        "num_warps": 8 if bk == 128 and bq <= 32 else 4,
+        "num_stages": 1,
     }
 
 
 def slide_weight(s: int, columns: int, dtype: torch.dtype) -> Tile:
     """Of ``conv_programs.slide_weight``."""
+    bs = _at_most(64, s)
+    narrow = bs <= 32
+    bm = 128 if narrow else 64
     return {
-        "BM": 64 if dtype.itemsize == 2 else 32,
+        "BM": bm if dtype.itemsize == 2 else bm // 2,
         "BK": _at_most(128, columns),
-        "BS": _at_most(64, s),
+        "BS": bs,
         "num_warps": 4,
-        "num_stages": 3,
+        "num_stages": 2 if narrow else 3,
     }
+
+
+TRANSPOSE: Tile = {"B": 64, "num_warps": 4, "num_stages": 1}
+"""Of ``conv_programs.transpose``."""
 
 
 def _tokens(s: Dims, dtype: torch.dtype, rows: int) -> int:

@@ -17,7 +17,7 @@ from lokr.kernels import conv_programs, programs, tiles
 from lokr.kernels.tiles import Dims
 
 H100 = GPUTarget("cuda", 90, 32)
-HALF = ("x", "y", "u", "bias", "gy", "gx", "z", "gz", "g", "source", "weight", "out")
+HALF = ("x", "y", "u", "bias", "onto", "gy", "gx", "z", "gz", "g", "source", "weight", "out")
 COUNTS = ("n", "lanes", "size", "images", "height", "width", "out_height", "out_width")
 # What the tables of tiles.py depend on: few and many factors, small and large r, full w2.
 SIZES = (
@@ -55,6 +55,8 @@ def _type(name: str, given: dict[str, Any], s: Dims | None, tile: dict[str, int]
         return "i32"
     if name in given:
         return "constexpr"
+    if name in ("p", "q"):
+        return "i32"
     if name == "gu":
         assert s is not None
         return "*bf16" if s.b <= tile.get("BB", s.b) else "*fp32"
@@ -64,7 +66,7 @@ def _type(name: str, given: dict[str, Any], s: Dims | None, tile: dict[str, int]
 def all_programs(s: Dims) -> dict[str, int]:
     """Shared memory of every program that a layer of these sizes runs, in bf16."""
     half = torch.bfloat16
-    into, grads = {"BIAS": True, "KEEP_U": tiles.keeps_u(s)}, {"NEEDS_X": True}
+    into, grads = {"BIAS": True, "ONTO": True, "KEEP_U": tiles.keeps_u(s)}, {"NEEDS_X": True}
     if tiles.in_a_tile(s):
         back = ("backward_low_rank" if s.r else "backward_full", grads)
         wanted = [("forward", into), back]
@@ -73,7 +75,7 @@ def all_programs(s: Dims) -> dict[str, int]:
         wanted = [("forward", into), ("backward_out", place)]
         wanted.append(("backward_in", {**place, **grads, "BLOCKS": -(-s.b // 128)}))
     else:
-        wanted = [("mix", {"BIAS": True}), ("mix_backward", {})]
+        wanted = [("mix", {"BIAS": True, "ONTO": True}), ("mix_backward", {})]
     return {
         name: shared_memory(getattr(programs, name), s, getattr(tiles, name)(s, half), **constants)
         for name, constants in wanted
@@ -84,12 +86,13 @@ def slide_programs(c: int, s: int, q: int) -> dict[str, int]:
     """Shared memory of the programs of a 3x3 convolution with stride 2, in bf16."""
     half = torch.bfloat16
     settings = {"KH": 3, "KW": 3, "SY": 2, "SX": 2, "PY": 1, "PX": 1, "DY": 1, "DX": 1}
-    forward, back = tiles.slide(s, q, half), tiles.slide(q, s, half)
+    forward, back = tiles.slide(9 * s, q, half), tiles.slide(9 * q, s, half)
     weight = tiles.slide_weight(s, 9 * q, half)
     wanted = {
-        "slide": (conv_programs.slide, {"s": s, "q": q, "ADJOINT": False}, forward),
-        "adjoint": (conv_programs.slide, {"s": q, "q": s, "ADJOINT": True}, back),
+        "slide": (conv_programs.slide, {"s": s, "q": q, "ADJOINT": False, "ADD": False}, forward),
+        "adjoint": (conv_programs.slide, {"s": q, "q": s, "ADJOINT": True, "ADD": True}, back),
         "slide_weight": (conv_programs.slide_weight, {"s": s, "q": q}, weight),
+        "transpose": (conv_programs.transpose, {}, tiles.TRANSPOSE),
     }
     return {
         name: _shared_memory(program, {"c": c, **settings, **own, **tile}, None, tile)
