@@ -112,8 +112,7 @@ def run(
             raise typer.Exit(_train(out, chosen, store, planned, place, data, compiled))
         done = f"all {len(planned.finished)} trials of {_of(chosen, part)} are finished"
         out.print(
-            f"Nothing to run: {done}.\n"
-            f"Results: {store.folder(chosen.name)}",
+            f"Nothing to run: {done}.\nResults: {store.folder(chosen.name)}",
             highlight=False,
         )
 

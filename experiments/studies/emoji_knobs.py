@@ -20,6 +20,7 @@ SHARED = {
     "epochs": 2,
     "batch_size": 16,
     "precision": "bf16",
+    "samples": 32,
 }
 SEEDS = (0, 1, 2)
 RATES = (1e-3, 3e-3, 1e-2)
