@@ -31,8 +31,10 @@ Data = Annotated[
     typer.Option(
         exists=True,
         file_okay=False,
-        help="Folder of GLUE parquet, `DATA/TASK/{train,validation}-00000-of-00001.parquet`.",
-        show_default="the hub",
+        help="Folder of the task's data: for `glue/TASK` parquet in the hub's layout, "
+        "`DATA/TASK/{train,validation}-00000-of-00001.parquet`; for `dreambooth/SUBJECT` photos, "
+        "`DATA/SUBJECT/*.jpg`.",
+        show_default="GLUE from the hub",
     ),
 ]
 Sets = Annotated[
