@@ -20,6 +20,8 @@ MIDDLE = 2048
 More does not fit the shared memory of an H100 beside the tiles, or not its registers."""
 IN_A_TILE = {"low": 128, "full": 64}
 """Largest b and d of a w2, low-rank or full, that a tile holds whole."""
+LOPSIDED = 128
+"""Largest number of rows of the longer one of a and c where the shorter one needs 16."""
 TOKEN = 8192
 """Largest tile of one token for which both x and the output's gradient are loaded ahead."""
 
@@ -40,7 +42,10 @@ class Dims(NamedTuple):
 
 def fits(a: int, c: int, r: int) -> bool:
     """Whether the programs serve factors of these sizes (r = 0: full w2)."""
-    return max(a, c) <= LARGEST and _power(max(a, c)) * _power(r or 1, 16) <= MIDDLE
+    if max(a, c) > LARGEST or _power(max(a, c)) * _power(r or 1, 16) > MIDDLE:
+        return False
+    needed = _needed(a, c)
+    return needed == 1 or needed * _power(max(a, c)) <= LOPSIDED
 
 
 def in_a_tile(s: Dims) -> bool:
@@ -194,7 +199,12 @@ TRANSPOSE: Tile = {"B": 64, "num_warps": 4, "num_stages": 1}
 def _tokens(s: Dims, dtype: torch.dtype, rows: int) -> int:
     """BN: tokens whose tile has ``rows`` rows of x or y; fewer in fp32, or where r is large."""
     rows = max(16, rows * 2 // dtype.itemsize * 16 // _power(s.r or 1, 16))
-    return max(1, rows // max(_power(s.a), _power(s.c)))
+    return max(_needed(s.a, s.c), rows // max(_power(s.a), _power(s.c)))
+
+
+def _needed(a: int, c: int) -> int:
+    """Tokens whose rows of x and of y are 16 each: Triton's products sum over no fewer."""
+    return -(-16 // min(_power(a), _power(c)))
 
 
 def _at_most(limit: int, size: int) -> int:

@@ -27,6 +27,8 @@ SIZES = (
     Dims(1, 64, 64, 112, 64, 112, 32),
     Dims(1, 64, 128, 64, 128, 64, 0),
     Dims(1, 64, 1, 304, 1, 304, 0),
+    Dims(1, 64, 1, 112, 8, 112, 32),
+    Dims(1, 64, 8, 64, 1, 64, 0),
 )
 # Of convolutions: c, channels of a group before, and after.
 SLIDES = ((8, 160, 8), (4, 24, 8), (4, 70, 70))

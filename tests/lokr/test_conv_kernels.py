@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 pytest.importorskip("triton", reason="Triton is not installed: the PyTorch path serves alone")
 
 from lokr import LoKrConfig, kernels, product
+from lokr.kernels import tiles
 from lokr.product import ConvSettings, Factors
 from tests.lokr.peers import Net, adapt, randomize
 
@@ -164,6 +165,7 @@ def calls(draw: st.DrawFn, fewest_axes: int = 1) -> tuple[Tensor, Factors, ConvS
     assume(all(d * (k - 1) < s for d, k, s in zip(dilation, kernel, size, strict=True)))
     kind = draw(st.sampled_from(["low", "tucker", "full"]))
     numbers = draw(st.tuples(*[st.integers(1, 9)] * 4, st.integers(1, 5)))
+    assume(tiles.fits(numbers[0], numbers[2], numbers[4]))
     f = factors(kind, kernel, *numbers, lanes=draw(st.integers(1, 3)))
     x = images(f, draw(st.integers(0, 3)), size)
     if draw(st.booleans()) and axes == 2:
