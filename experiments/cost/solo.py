@@ -87,6 +87,7 @@ class Solo:
         """Milliseconds of the parts of each step, launched from Python: three a step."""
         self.warm_up()
         times = iter(laps(self.device, self._parts()))
+        self._rewind()
         return [ms for step in self.batches.steps for ms in _three(times, len(step))]
 
     def captured_turn(self) -> list[float]:
@@ -94,7 +95,9 @@ class Solo:
         self._rewind()
         self.step.train(self.batches.steps[0])
         self._rewind()
-        return laps(self.device, [lambda s=s: self.step.train(s) for s in self.batches.steps])
+        times = laps(self.device, [lambda s=s: self.step.train(s) for s in self.batches.steps])
+        self._rewind()
+        return times
 
     def warm_up(self) -> None:
         """One turn of steps launched from Python."""

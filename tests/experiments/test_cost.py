@@ -106,6 +106,14 @@ def test_a_task_of_less_than_a_batch_is_one_batch(trial: MakeTrial, glue: str):
     assert lonely.tokens == int(lonely.task.train.lengths.sum())
 
 
+def test_a_turn_leaves_the_batches_at_their_beginning(trial: MakeTrial, glue: str):
+    one = trial()
+    lonely = solo.Solo(one, tasks.load(one, glue), "cpu", steps=3)
+    for turn in (lonely.eager_turn, lonely.captured_turn):
+        turn()
+        lonely.run(4)()  # as energy is read: round and round
+
+
 def test_the_frozen_base_is_walked_back_and_stays_as_it_is(trial: MakeTrial, glue: str):
     one = trial(method="head")
     task = tasks.load(one, glue)
