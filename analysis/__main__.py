@@ -35,5 +35,23 @@ def summary(
         raise typer.Exit(1) from None
 
 
+@app.command()
+def effects(
+    study: Annotated[str, typer.Argument(help="Name of the study, a folder under RESULTS.")],
+    results: Results = Path("results"),
+    metric: Annotated[
+        str, typer.Option(help="score, or another metric of the study: similarity, drift, ...")
+    ] = "score",
+) -> None:
+    """Print what each knob does and how the methods' best cells compare, in paired differences."""
+    from analysis.effects import UnknownMetricError, report
+
+    try:
+        report(results / study, metric)
+    except (FileNotFoundError, UnknownMetricError) as error:
+        typer.secho(str(error), err=True, fg="red")
+        raise typer.Exit(1) from None
+
+
 if __name__ == "__main__":
     app()
