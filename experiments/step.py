@@ -315,6 +315,16 @@ def lighten(model: nn.Module, precision: str) -> nn.Module:
     return model
 
 
+def open_first_layer(model: nn.Module) -> None:
+    """Let the gradient run back to a frozen model's first layer, so that all of it takes part."""
+
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        output.requires_grad_(True)
+
+    owners = (m for m in model.modules() if next(m.parameters(recurse=False), None) is not None)
+    next(owners).register_forward_hook(hook)
+
+
 def compile_layers(model: nn.Module) -> None:
     """Have ``torch.compile`` on each layer of a stack of alike ones, compiled once for all."""
     # A shape of batches each, for training and evaluation: torch's own limit of 8 is soon reached.

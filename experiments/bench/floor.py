@@ -7,10 +7,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from experiments.bench.timing import Graph
-from experiments.step import autocast, lighten
+from experiments.step import autocast, lighten, open_first_layer
 from experiments.tasks.base import Batch, Task
 from lokr import LaneNoise
 
@@ -34,7 +33,7 @@ def floor(
         captured: replay it from a CUDA graph.
     """
     model = task.model().to(device).requires_grad_(False)
-    _let_gradients_through(model)
+    open_first_layer(model)
     lighten(model, precision)
     draws = LaneNoise([0]).to(device) if task.stochastic else None
 
@@ -45,15 +44,3 @@ def floor(
             loss.sum().backward()
 
     return partial(Graph([passes]).run, 1) if captured else passes
-
-
-def _let_gradients_through(model: nn.Module) -> None:
-    """Let the gradient run back to the first layer, so that the whole base takes part."""
-
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        output.requires_grad_(True)
-
-    first = next(
-        module for module in model.modules() if next(module.parameters(False), None) is not None
-    )
-    first.register_forward_hook(hook)

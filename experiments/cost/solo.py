@@ -3,7 +3,8 @@
 The frozen base is measured as a trial of the method ``head`` whose gradient runs back through all
 of the base: forward and backward of the base, and next to nothing else. An adapter that reaches
 down to the first layer needs as much, but for that layer's gradient of its own input; ``head``
-itself needs far less, since its backward pass ends at the head.
+itself needs far less, since its backward pass ends at the head. A task without a head has adapters
+in its place, switched off.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from experiments.batches import Pass, rows_of
 from experiments.cost.clock import Action, laps
 from experiments.cost.kept import bytes_for_backward, peak
 from experiments.methods import attach
-from experiments.step import PackStep, largest_first, largest_part, obstacle
+from experiments.step import PackStep, largest_first, largest_part, obstacle, open_first_layer
 from experiments.tasks.base import Task
 from experiments.train import training_passes
 from experiments.trial import Trial
+from lokr import LoKrModel
 
 STEPS = 50_000
 """Length of the schedule while we measure: the rate stays low, so no trial diverges."""
@@ -53,8 +55,12 @@ class Solo:
     @classmethod
     def frozen_base(cls, trial: Trial, task: Task, device: str, steps: int) -> Solo:
         """The frozen base of a trial, at the trial's batches."""
-        base = cls(replace(trial, method="head"), task, device, steps)
-        _open_embeddings(base.model)
+        method = "head" if task.heads else "lokr"
+        base = cls(replace(trial, method=method), task, device, steps)
+        for part in base.model.modules():  # no head to train: adapters that are switched off
+            if isinstance(part, LoKrModel):
+                part.disable_adapter_layers()
+        open_first_layer(base.model)
         return base
 
     @property
@@ -197,12 +203,3 @@ def _three(times: Iterator[float], parts: int) -> tuple[float, float, float]:
     pairs = [(next(times), next(times)) for _ in range(parts)]
     forward, backward = map(sum, zip(*pairs, strict=True))
     return forward, backward, next(times)
-
-
-def _open_embeddings(model: Any) -> None:
-    """Let the gradient run back to the embeddings, so that the whole base takes part."""
-
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        output.requires_grad_(True)
-
-    model.get_input_embeddings().register_forward_hook(hook)

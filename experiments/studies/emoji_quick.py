@@ -13,7 +13,7 @@ SHARED = {
     "task": "emoji/openmoji-black",
     "base": "emoji",
     "train_size": 32,
-    "repeats": 8,
+    "repeats": 6,
     "epochs": 1,
     "batch_size": 8,
     "learning_rate": 1e-2,
