@@ -5,3 +5,7 @@ step    one trial's training step
 sweep   a study, from start to last result
 page    results/bench/README.md, from the files that the others wrote
 """
+
+TEXT = "bench-sweep"
+DIFFUSION = "bench-emoji"
+"""The studies whose sweeps are timed."""

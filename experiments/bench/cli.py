@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from experiments.bench import DIFFUSION, TEXT
 from experiments.bench import page as pages
 from experiments.bench.record import Record, Recorder, provenance
 from experiments.command import Data, Device, DeviceName, Sets, explained, place
@@ -57,9 +58,16 @@ Trials = Annotated[
 CapturedTrials = Annotated[
     int | None, typer.Option(min=1, help="Trials that `captured` trains.", show_default="all")
 ]
-SweepName = Annotated[
-    str, typer.Option("--study", help="`bench-sweep` is text, `bench-emoji` is diffusion.")
-]
+
+
+class SweepStudy(StrEnum):
+    """A study that is timed."""
+
+    TEXT = TEXT
+    DIFFUSION = DIFFUSION
+
+
+SweepName = Annotated[SweepStudy, typer.Option("--study", help="Text, or diffusion.")]
 Limit = Annotated[
     int | None,
     typer.Option(min=1, help="Only the first trials of the study.", show_default="all, on a CPU 4"),
@@ -107,7 +115,7 @@ def sweep(
     trials: Trials = 3,
     captured_trials: CapturedTrials = None,
     limit: Limit = None,
-    name: SweepName = "bench-sweep",
+    name: SweepName = SweepStudy.TEXT,
 ) -> None:
     """Time a study of 64 LoKr trials from start to last result.
 
@@ -139,13 +147,15 @@ def all_(
     data: Data = None,
     sets: Sets = None,
 ) -> None:
-    """Measure the three comparisons, one after the other."""
+    """Measure the three comparisons, one after the other, the sweep on text and on diffusion."""
     with explained():
         from experiments.bench.sweep import Sweep
 
         failed = [_layer(device, results, "", None), _step(device, results, "")]
         folder = None if data is None else str(data)
-        _sweep(results, Sweep(device=place(device), data=folder, sets=tuple(sets or ())), None)
+        text = Sweep(device=place(device), data=folder, sets=tuple(sets or ()))
+        _sweep(results, text, None)
+        _sweep(results, Sweep(device=place(device), name=SweepStudy.DIFFUSION), None)
         raise typer.Exit(max(failed))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from experiments.bench import TEXT, layer_report, packed_step, shapes, step_report
 from experiments.bench import layer as one_layer
-from experiments.bench import layer_report, packed_step, shapes, step_report
 from experiments.bench import step as one_step
 from experiments.bench import sweep as one_sweep
 from experiments.bench.record import Record, Recorder
@@ -51,7 +51,7 @@ def sweep(recorder: Recorder, what: Sweep, parts: Sequence[str] | None) -> None:
         if parts is not None and "captured" in parts:
             raise BenchError("captured: needs a GPU, and there is none or --device says cpu")
         parts = parts or [part for part in PARTS if part != "captured"]
-    if parts is None and what.name != one_sweep.STUDY:  # transformers' Trainer is for text
+    if parts is None and what.name != TEXT:  # transformers' Trainer is for text
         parts = [part for part in PARTS if part != "trainer"]
     for part in parts or PARTS:
         one_layer.release()

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from experiments import bases, studies
-from experiments.bench import trainer
+from experiments.bench import DIFFUSION, TEXT, trainer
 from experiments.errors import BenchError
 from experiments.overrides import override
 from experiments.store import Result, Store
@@ -35,15 +35,18 @@ from experiments.study import Study
 from experiments.train import train_pack
 from experiments.trial import Trial
 
-STUDY = "bench-sweep"
 PARTS = ("packed", "trainer", "unpacked", "captured", "floor")
-SMALL = ("epochs=1", "precision=fp32")
-SMALL_TEXT = (
-    "task=sentences/acceptability",
-    "train_size=128",
-    "batch_size=16",
-    "max_length=32",
-)
+SMALL = {
+    TEXT: (
+        "task=sentences/acceptability",
+        "train_size=128",
+        "batch_size=16",
+        "max_length=32",
+        "epochs=1",
+        "precision=fp32",
+    ),
+    DIFFUSION: ("train_size=8", "repeats=4", "batch_size=8", "epochs=1", "precision=fp32"),
+}
 SMALL_TRIALS = 4
 _ROOT = Path(__file__).parents[2]
 Piece = dict[str, Any]
@@ -73,7 +76,7 @@ class Sweep:
     lanes: int | None = None
     sample: int = 3
     captured: int | None = None
-    name: str = STUDY
+    name: str = TEXT
 
     @cached_property
     def study(self) -> Study:
@@ -90,8 +93,8 @@ class Sweep:
         """The version for a CPU: few and small trials, our own sentences in the place of GLUE's;
         ``sets`` still count.
         """
-        small = (*SMALL, *(SMALL_TEXT if self.name == STUDY else ()), *self.sets)
-        return replace(self, sets=small, limit=self.limit or SMALL_TRIALS)
+        sets = (*SMALL[self.name], *self.sets)
+        return replace(self, sets=sets, limit=self.limit or SMALL_TRIALS)
 
 
 def packed(sweep: Sweep) -> Piece:
@@ -169,7 +172,7 @@ def _in_our_loop(trial: Trial, sweep: Sweep, capture: bool) -> Run:
 
 
 def _in_trainer(trial: Trial, sweep: Sweep) -> Run:
-    if sweep.name != STUDY:
+    if sweep.name != TEXT:
         raise BenchError(f"trainer: transformers' Trainer is for text, and {sweep.name} is not")
     return trainer.train(trial, sweep.device, sweep.data), "ok"
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.bench import DIFFUSION, TEXT
 from experiments.bench.paired import ENOUGH, Difference, difference
 from experiments.bench.record import Record
 from experiments.bench.sheets import NONE, Sheet, Target, judged, median, number, ratio, with_spread
@@ -27,12 +28,12 @@ _LABELS = {
     "captured": "PEFT LoKr in our loop, captured",
 }
 _TARGETS = {
-    "bench-sweep": {
+    TEXT: {
         "trainer": Target("at least", 10.0),
         "unpacked": Target("at least", 8.0),
         "captured": Target("at least", 2.5),
     },
-    "bench-emoji": {"unpacked": Target("at least", 8.0)},
+    DIFFUSION: {"unpacked": Target("at least", 8.0)},
 }
 _AIM = Target("at least", 20.0)  # over the Trainer with MiniLM: hoped for, where 10 is wanted
 Parts = Mapping[str, Mapping[str, Any]]
@@ -60,7 +61,7 @@ def _sweeps(pieces: Mapping[str, Mapping[str, Any]]) -> dict[tuple[Any, ...], di
 
 def _title(settings: Mapping[str, Any]) -> str:
     words = "{study_trials} trials of {task} on {base}, {epochs} epochs, batch {batch_size}"
-    tokens = "" if settings["study"] == "bench-emoji" else ", up to {max_length} tokens"
+    tokens = "" if settings["study"] == DIFFUSION else ", up to {max_length} tokens"
     return f"{words}{tokens}, {{precision}}".format(**settings)
 
 

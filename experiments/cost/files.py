@@ -25,7 +25,8 @@ def sizes(trial: Trial, model: nn.Module, heads: Sequence[str]) -> dict[str, int
 
     Returns:
         ``adapter_bytes``: what ``save_pretrained`` writes, ours or peft's; all weights of the base
-        where all are trained; null where the head alone is. ``head_bytes``: the task's head.
+        where all are trained; null where the head alone is. ``head_bytes``: the task's head; null
+        where it has none.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     head = {name: p for name, p in trained.items() if _in_heads(name, heads)}
@@ -33,7 +34,7 @@ def sizes(trial: Trial, model: nn.Module, heads: Sequence[str]) -> dict[str, int
     with tempfile.TemporaryDirectory() as folder:
         return {
             "adapter_bytes": _adapter(trial, model, rest, Path(folder)) if rest else None,
-            "head_bytes": _saved(head, Path(folder) / "head.safetensors"),
+            "head_bytes": _saved(head, Path(folder) / "head.safetensors") if head else None,
         }
 
 

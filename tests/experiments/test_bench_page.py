@@ -416,7 +416,7 @@ def test_all_measures_the_three(tmp_path, monkeypatch):
         cli.app, ["bench", "all", "--device", "cpu", "--results", str(tmp_path)]
     )
     assert ran.exit_code == 0, ran.output
-    assert called == ["layer", "step", "sweep"]
+    assert called == ["layer", "step", "sweep", "sweep"], "of text and of diffusion"
 
 
 @pytest.mark.parametrize("command", ["layer", "step", "sweep", "page", "all"])

@@ -40,6 +40,25 @@ def test_the_study_is_64_functions_on_both_bases():
     assert {trial.decompose_factor for trial in study.trials} == {-1, 8}
 
 
+def test_the_diffusion_study_is_64_functions_and_small_on_a_cpu():
+    study = studies.load("bench-emoji")
+    distinct, collapsed = collapse(study.trials, sizes.layers_of)
+    assert len(distinct) == 64
+    assert not collapsed
+    small = Sweep(device="cpu", name="bench-emoji").small().study
+    assert len(small.trials) == 4
+    assert {(t.task, t.train_size, t.precision) for t in small.trials} == {
+        ("emoji/openmoji", 8, "fp32")
+    }
+
+
+def test_the_trainer_is_for_text():
+    (trial, *_) = studies.load("bench-emoji").trials
+    with pytest.raises(BenchError, match="trainer: transformers' Trainer is for text"):
+        next(sweep.one_by_one("trainer", Sweep(device="cpu", name="bench-emoji", limit=1)))
+    assert trial.method == "lokr"
+
+
 def test_a_sample_takes_both_splits_in_turn_and_is_always_the_same():
     trials = studies.load("bench-sweep").trials
     drawn = sweep.sample(trials, 4)
@@ -52,7 +71,7 @@ def test_a_sample_takes_both_splits_in_turn_and_is_always_the_same():
 
 
 def test_a_sample_goes_on_with_the_larger_split_when_the_other_is_used_up():
-    ours = studies.load(sweep.STUDY).trials
+    ours = studies.load(sweep.TEXT).trials
     few = [one for one in ours if one.decompose_factor == -1][:1]
     many = [one for one in ours if one.decompose_factor == 8][:6]
     drawn = sweep.sample([*few, *many], 5)
@@ -131,7 +150,7 @@ def test_the_trainers_numbers_are_the_trials(tmp_path):
 
 
 def test_every_part_from_end_to_end(what, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "SMALL", ())
+    monkeypatch.setattr(sweep, "SMALL", {sweep.TEXT: ()})
     options = [word for assignment in what.sets for word in ("--set", assignment)]
     options += ["--data", what.data, "--limit", "2", "--trials", "1"]
     command = ["bench", "sweep", "--device", "cpu", "--results", str(tmp_path), *options]
@@ -170,7 +189,7 @@ def test_what_is_done_stays_after_ctrl_c(what, tmp_path, monkeypatch):
         return [{"full": {"accuracy": 0.5}, "report": {"accuracy": 0.5}}], "ok"
 
     monkeypatch.setitem(sweep._RUNS, "trainer", train)
-    monkeypatch.setattr(sweep, "SMALL", ())
+    monkeypatch.setattr(sweep, "SMALL", {sweep.TEXT: ()})
     options = [word for assignment in what.sets for word in ("--set", assignment)]
     command = ["bench", "sweep", "trainer", "--device", "cpu", "--results", str(tmp_path)]
     ran = CliRunner().invoke(cli.app, [*command, *options, "--limit", "4", "--data", what.data])

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from experiments import tasks
+from experiments.bench.floor import floor
+from experiments.cost import measure
 from experiments.errors import BenchError
 from experiments.executors import InProcess
 from experiments.listener import Silent
@@ -204,6 +206,31 @@ def test_samples_are_judged_and_kept_beside_the_result(emoji, tmp_path):
     for name in names:
         picture = Image.open(io.BytesIO((pictures / name).read_bytes()))
         assert picture.size == (4 * 64, 64)
+
+
+def test_what_a_trial_costs_beside_the_frozen_base(emoji):
+    measured = measure.measure(emoji(), "cpu", None, measure.Settings(2, 2, 1, 1.0))
+    assert measured["parameters"]["head"] == 0
+    assert measured["batch"] == {"rows": 4, "batches": 2, "lengths": [None, None], "tokens": None}
+    assert measured["step"]["eager"]["to_frozen"]["median"] > 0
+    assert measured["files"]["adapter_bytes"] > 4 * measured["parameters"]["adapter"]
+    assert measured["files"]["head_bytes"] is None
+    assert measured["inference"]["batch"]["merged"]["samples"] > 0
+
+
+def test_the_floor_runs_back_to_the_first_layer(emoji, monkeypatch):
+    task = tasks.load(emoji())
+    model = task.model()
+    monkeypatch.setattr(task, "model", lambda: model)
+    batch = task.train.gather(torch.arange(4), None)
+    step = floor(task, [batch], torch.device("cpu"), "fp32", captured=False)
+    seen = []
+    model.conv_in.register_forward_hook(
+        lambda module, given, output: output.register_hook(seen.append) and None
+    )
+    step()
+    assert not any(p.requires_grad for p in model.parameters())
+    assert [tuple(gradient.shape) for gradient in seen] == [(4, 32, 32, 32)], "as far as conv_in"
 
 
 @pytest.mark.parametrize(

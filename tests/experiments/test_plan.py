@@ -317,3 +317,30 @@ def test_work_is_counted_from_rows_and_lanes():
 def test_a_pack_has_a_lane(lanes):
     with pytest.raises(ValueError, match=f"lanes={lanes}: expected an integer >= 1"):
         planned([lokr()], lanes=lanes)
+
+
+@given(LISTS, st.integers(1, 4), st.randoms(use_true_random=False))
+def test_shards_divide_the_trials_whatever_is_finished(trials, count, random):
+    finished = {trial.id for trial in trials if random.random() < 0.3}
+
+    def shares(done):
+        return [
+            plan(trials, done, 8, layers_of=layers_of, rows_of=rows_of, shard=(number, count))
+            for number in range(1, count + 1)
+        ]
+
+    whole = planned(trials, finished)
+    left = [trial.id for share in shares(finished) for trial in share.remaining]
+    assert sorted(left) == sorted(trial.id for trial in whole.remaining)
+    for fresh, later in zip(shares(()), shares(finished), strict=True):
+        ids = {trial.id for trial in fresh.remaining}
+        assert {trial.id for trial in (*later.remaining, *later.finished)} == ids
+
+
+def test_shards_are_even():
+    trials = [lokr(seed=seed, method=method) for seed in range(9) for method in ("lokr", "lora")]
+    sizes = [
+        len(plan(trials, (), 8, layers_of=layers_of, rows_of=rows_of, shard=(i, 4)).remaining)
+        for i in range(1, 5)
+    ]
+    assert sorted(sizes) == [4, 4, 5, 5]
