@@ -284,7 +284,8 @@ def _train(
             results = executor.run(planned.packs)
     finally:
         # Also after Ctrl-C or a full disk: what is done is on disk, so say so.
-        _show_status(out, study, store)
+        if store.load(study.name):
+            _show_status(out, study, store)
     return 1 if any(result.status == "error" for result in results) else 0
 
 

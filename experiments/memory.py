@@ -180,7 +180,7 @@ def probe(
     """Peak of a pack that is dropped at its first look at the loss. What it raises, is raised.
 
     It is the real loop, which on a GPU records its steps and its evaluation, the largest first,
-    before it takes the first step: by then it has had all the memory that it will ever need.
+    before it takes the first step: by then it has had all the memory that training will ever need.
     """
 
     def stop(done: int, total: int, loss: float) -> None:

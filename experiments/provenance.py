@@ -40,7 +40,7 @@ def collect(device: str) -> dict[str, Any]:
         "commit": commit(),
         "dirty": dirty(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "versions": {name: _version(name) for name in PACKAGES},
         "device": device,
         "gpu": torch.cuda.get_device_name(device) if on_gpu else None,

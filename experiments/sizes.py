@@ -28,8 +28,14 @@ def layers_of(trial: Trial) -> tuple[LayerCount, ...]:
 
 
 def parameters_of(trial: Trial) -> int:
-    """Trainable parameters: the method's and the head's."""
+    """Trainable parameters: the method's and the head's.
+
+    Raises:
+        BenchError: the base cannot be had, the knobs do not fit it, or there is no head to train.
+    """
     model = tasks.skeleton(trial)
+    if trial.method == "head" and not tasks.family(trial).heads(model):
+        raise BenchError(f"method 'head': {trial.task} has no head to train")
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     heads = tuple(f"{head}." for head in tasks.family(trial).heads(model))
     head = sum(size for name, size in sizes.items() if name.startswith(heads))

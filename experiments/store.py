@@ -52,6 +52,7 @@ from experiments.outcome import STATUSES, Status
 from experiments.trial import Trial
 
 SCHEMA = 1
+PICTURES = "pictures"
 # Training a diverged trial again gives the same numbers. A crash may have been a bug since fixed,
 # and what did not fit here may fit on the next machine: those run again.
 FINISHED: tuple[Status, ...] = ("ok", "diverged")
@@ -159,6 +160,7 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(folder)
+            _remove_abandoned(folder / PICTURES)
             write_then_rename(folder / "probe", _PROBE)
             (folder / "probe").unlink(missing_ok=True)
         except OSError as error:
@@ -190,7 +192,7 @@ class Store:
         Raises:
             StoreError: one cannot be written.
         """
-        folder = self.folder(study) / "pictures"
+        folder = self.folder(study) / PICTURES
         for name, content in pictures.items():
             path = folder / name
             try:

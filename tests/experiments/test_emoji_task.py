@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
 from experiments import tasks
 from experiments.bench.floor import floor
@@ -19,7 +20,7 @@ from experiments.sizes import layers_of, parameters_of, rows_of
 from experiments.step import steps_of
 from experiments.store import Store
 from experiments.studies.emoji_knobs import CONVS, LINEARS
-from experiments.tasks.emoji import rows, unet
+from experiments.tasks.emoji import rows, sampling, unet
 from experiments.tasks.emoji.diffusion import STEPS
 from experiments.train import train_pack
 from experiments.trial import Trial
@@ -177,9 +178,42 @@ def test_a_step_draws_its_own_times_and_noise(emoji, monkeypatch):
     assert alone.shape == (1,)
 
 
-def test_samples_are_judged_and_kept_beside_the_result(emoji, tmp_path):
+def test_the_last_time_is_never_passed(emoji, monkeypatch):
+    """In fp32 the largest draw of all would round up to the end."""
+    task = tasks.load(emoji())
+    seen = []
+    monkeypatch.setattr(
+        "experiments.tasks.emoji.diffusion.row_losses",
+        lambda model, x, t, *rest: seen.append(t) or x.mean((1, 2, 3)),
+    )
+    draws = LaneNoise([0])
+    monkeypatch.setattr(draws, "uniform", lambda place, count: torch.full((1, count), 1 - 2**-24))
+    task.loss(None, task.train.gather(torch.arange(4), None), 1, draws)
+    assert seen[0].max() == STEPS - 1
+
+
+def test_pictures_are_drawn_fewer_at_a_time_where_memory_runs_out(emoji, monkeypatch):
+    sampler = tasks.load(emoji(samples=4)).sampler
+    sizes = []
+
+    def draw(model, lanes, part, device):
+        sizes.append(len(part))
+        if len(part) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return part.view(1, 1).expand(lanes, 1)
+
+    monkeypatch.setattr(sampler, "_draw", draw)
+    assert sampler.draw(torch.nn.Linear(1, 1), 2).tolist() == [[0, 1, 2, 3]] * 2
+    assert sizes == [4, 2, 1, 1, 1, 1]
+
+
+def test_samples_are_judged_and_kept_beside_the_result(emoji, tmp_path, monkeypatch):
     from PIL import Image
 
+    def coarse(images: torch.Tensor) -> torch.Tensor:
+        return adaptive_avg_pool2d(images.float(), 16).flatten(1)
+
+    monkeypatch.setattr(sampling, "Features", lambda device: coarse)  # EfficientNet takes a minute
     trials = [emoji(samples=4, epochs=1, seed=seed) for seed in (0, 1)]
     store = Store(tmp_path)
     store.prepare("small")

@@ -173,7 +173,7 @@ def calls(draw: st.DrawFn, fewest_axes: int = 1) -> tuple[Tensor, Factors, ConvS
     return x, f, ConvSettings(stride, padding, dilation, 1, "zeros", None)
 
 
-@settings(max_examples=6 if ON_GPU else 40)  # a GPU compiles each
+@settings(max_examples=6 if ON_GPU else 20)  # a GPU compiles each
 @given(calls())
 def test_any_settings(call):
     check(*call)
@@ -203,7 +203,7 @@ def test_groups(sizes):
         kernels.conv_delta(x, f, s)
 
 
-@settings(max_examples=6 if ON_GPU else 30)
+@settings(max_examples=6 if ON_GPU else 12)
 @given(calls(fewest_axes=2), st.booleans())
 def test_together_with_the_frozen_layer(call, has_bias):
     """The sum of both in float64, with its gradients; laid out as x."""

@@ -322,7 +322,9 @@ class DreamBoothTask(Task):
         """(M,) int64, spread evenly over each ``strata`` rows of a lane."""
         share = draws.uniform(TIME, count)  # (L, count)
         place = torch.arange(count, device=share.device) % strata
-        return ((place + share) / strata * self._painter.diffusion.times).long().flatten()
+        end = self._painter.diffusion.times
+        times = ((place + share) / strata * end).long().flatten()
+        return times.clamp(max=end - 1)  # rounding may reach the end
 
     def _losses(
         self, model: Any, x: Tensor, times: Tensor, noise: Tensor, caption: Tensor

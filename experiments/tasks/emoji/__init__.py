@@ -25,8 +25,9 @@ def _load(trial: Trial, data: str | None) -> Task:
 
 
 def _skeleton(trial: Trial) -> nn.Module:
-    from experiments.tasks.emoji import unet
+    from experiments.tasks.emoji import rows, unet
 
+    rows.styles_of(trial.task.partition("/")[2], trial.drift_rows)  # an unknown style ends here
     return unet.skeleton(trial.base)
 
 

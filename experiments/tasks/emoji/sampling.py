@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from experiments.errors import BenchError
+from experiments.executors import is_out_of_memory
+from experiments.memory import release
 from experiments.tasks.base import Final
 from experiments.tasks.emoji import diffusion, text
 from experiments.tasks.emoji.features import Features
@@ -84,14 +86,18 @@ class Sampler:
             return {**judge.reference(), **{f"{name}_base": value for name, value in floor.items()}}
 
     def draw(self, model: nn.Module, lanes: int) -> Tensor:
-        """(L, n, 3, 64, 64) uint8 on the model's device."""
+        """(L, n, 3, 64, 64) uint8 on the model's device; fewer at a time where memory runs out."""
         device = next(model.parameters()).device
-        size = max(1, ROWS[device.type] // lanes)
-        parts = [
-            self._draw(model, lanes, part, device)
-            for part in torch.arange(len(self.rows)).split(size)
-        ]
-        return torch.cat(parts, dim=1)
+        size = min(len(self.rows), max(1, ROWS[device.type] // lanes))
+        while True:
+            try:
+                parts = torch.arange(len(self.rows)).split(size)
+                return torch.cat([self._draw(model, lanes, p, device) for p in parts], dim=1)
+            except RuntimeError as error:  # a trained pack must not be lost to its pictures
+                if size == 1 or not is_out_of_memory(error):
+                    raise
+            release()
+            size //= 2
 
     def truth(self) -> Tensor:
         """The style's own drawings of the concepts, (n, 3, 64, 64) uint8."""

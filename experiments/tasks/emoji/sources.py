@@ -30,7 +30,7 @@ from experiments.errors import BenchError
 
 SVG = "http://www.w3.org/2000/svg"
 REGISTRY = "https://registry.npmjs.org"
-TIMEOUT = 300
+TIMEOUT = 60
 """Seconds that a download may take."""
 LINE_LAYERS = ("line", "line-supplement")
 """The groups of an OpenMoji drawing that its black version keeps."""

@@ -25,6 +25,7 @@ from experiments.tasks.emoji.sampling import Sampler, strip
 from experiments.trial import Trial
 from lokr import LaneNoise
 
+Reference = dict[str, float | None]
 BASE_ROWS = 64
 """Rows at a time where the untouched base is measured."""
 TIMES, NOISE = 0, 1
@@ -60,9 +61,9 @@ class EmojiTask(Task):
         self.train_size = len(self.train)
         self.sampler = Sampler(pictures, style, chosen, trial.samples)
         self._readings = rows.readings(chosen)
-        self._untouched: dict[tuple[str, str], Tensor] = {}
+        self._untouched: dict[tuple[str, str], tuple[Tensor, Reference, dict[str, bytes]]] = {}
         self._base = torch.full((len(self.dev),), torch.nan)
-        self._reference: dict[str, float | None] = {}
+        self._reference: Reference = {}
         self._exhibits: dict[str, bytes] = {}
         self.provenance = {
             "base": {"name": trial.base, "sha256": bases.fingerprint(self._model)},
@@ -90,6 +91,7 @@ class EmojiTask(Task):
         share = draws.uniform(TIMES, len(x) // lanes)  # (L, B)
         place = torch.arange(share.shape[1], device=share.device)
         times = ((place + share) / share.shape[1] * diffusion.STEPS).long().flatten()
+        times = times.clamp(max=diffusion.STEPS - 1)  # rounding may reach the end
         noise = draws.normal(NOISE, x[0].numel() * share.shape[1]).view_as(x)
         return self._losses(model, batch, x, times, noise).view(lanes, -1).mean(1)
 
@@ -121,9 +123,9 @@ class EmojiTask(Task):
             parts = torch.arange(len(self.dev), device=device).split(BASE_ROWS)
             with autocast(device, precision):
                 said = [self.predict(model, self.dev.gather(part, None), 1)[0] for part in parts]
-                self._show(model)
-            self._untouched[key] = torch.cat(said).cpu()
-        self._base = self._untouched[key]
+                shown = self._shown(model)
+            self._untouched[key] = (torch.cat(said).cpu(), *shown)
+        self._base, self._reference, self._exhibits = self._untouched[key]
 
     def finish(self, model: nn.Module, trials: Sequence[Trial]) -> list[Final]:
         """Scores of the samples of each lane, and a strip of them."""
@@ -137,12 +139,11 @@ class EmojiTask(Task):
         """The same strip by the untouched base, and as it is in truth."""
         return self._exhibits
 
-    def _show(self, model: nn.Module) -> None:
+    def _shown(self, model: nn.Module) -> tuple[Reference, dict[str, bytes]]:
         if not len(self.sampler.rows):
-            return
+            return {}, {}
         base = self.sampler.draw(model, 1)
-        self._reference = self.sampler.reference(base)
-        self._exhibits = {
+        return self.sampler.reference(base), {
             f"{self.style}-base.webp": strip(base[0]),
             f"{self.style}-truth.webp": strip(self.sampler.truth()),
         }
