@@ -99,6 +99,7 @@ def run(
     with _explained():
         part = _shard(shard)
         chosen = _choose(study, sets, limit)
+        _check(chosen, data)
         store = Store(results)
         if not dry_run:
             store.prepare(chosen.name)
@@ -173,6 +174,14 @@ app.command()(cost)
 def _choose(name: str, sets: list[str] | None, limit: int | None) -> Study:
     study = override(studies.load(name), sets or [])
     return replace(study, trials=study.trials[:limit])
+
+
+def _check(study: Study, data: Path | None) -> None:
+    """What is known to be wrong with tasks and data before anything is loaded."""
+    from experiments import tasks
+
+    for trial in {trial.task: trial for trial in study.trials}.values():
+        tasks.family(trial).check(trial, _text(data))
 
 
 def _of(study: Study, shard: Shard) -> str:

@@ -161,6 +161,7 @@ class Family:
         heads: names of the modules of such a model that are new in the task.
         parts: submodule -> the trial whose knobs its adapter reads; ``""`` is the whole model.
         task_type: PEFT's name for the kind of task, for the adapter's config.
+        check: whether task and data can be had, as far as that is known at once; raises BenchError.
     """
 
     load: Callable[[Trial, str | None], Task]
@@ -168,3 +169,4 @@ class Family:
     heads: Callable[[nn.Module], tuple[str, ...]] = lambda model: ()
     parts: Callable[[Trial], dict[str, Trial]] = lambda trial: {"": trial}
     task_type: str | None = None
+    check: Callable[[Trial, str | None], None] = lambda trial, data: None

@@ -406,3 +406,17 @@ def test_glue_on_a_tiny_base_from_end_to_end(base, glue, call, store):
         assert result.parameters["trainable"] == sizes.parameters_of(result.trial)
         assert result.provenance["data"]["train"] == 16
     assert "Nothing to run" in call("run", *arguments, "--device", "cpu").stdout
+
+
+def test_a_family_looks_at_task_and_data_before_anything_is_loaded(call, tmp_path):
+    ran = call("run", "dreambooth-knobs", "--device", "cpu")
+    assert ran.exit_code == 1
+    assert "dreambooth: --data is missing" in ran.output
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("shard", ["3/2", "0/1", "1", "a/b", "1/0"])
+def test_a_shard_that_cannot_be_is_one_line(call, shard):
+    ran = call("run", "quickstart", "--shard", shard)
+    assert ran.exit_code == 1
+    assert f"--shard {shard!r}: expected I/N" in ran.output

@@ -39,4 +39,10 @@ def _parts(trial: Trial) -> dict[str, Trial]:
     return {"unet": trial, **dict.fromkeys(pipeline.encoders_of(trial.base), text)}
 
 
-FAMILY = Family(_load, _skeleton, parts=_parts)
+def _check(trial: Trial, data: str | None) -> None:
+    from experiments.tasks.dreambooth import photos
+
+    photos.find(data, trial.task.partition("/")[2])
+
+
+FAMILY = Family(_load, _skeleton, parts=_parts, check=_check)
