@@ -67,6 +67,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, data: bytes | OSError) -> list[str]:
         return io.BytesIO(data)
 
     monkeypatch.setattr(sources.shutil, "which", lambda name: None)
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "https://npm.example/")
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     return asked
 
@@ -126,10 +127,17 @@ class TestFetch:
         source = pinned(data)
         assert sources.icon_set(source) == {"icons": {}}
         assert sources.code_points(source) == {"1f436": "dog-face"}
-        assert asked == ["https://registry.npmjs.org/@iconify-json/twemoji/-/twemoji-1.2.5.tgz"]
+        assert asked == ["https://npm.example/@iconify-json/twemoji/-/twemoji-1.2.5.tgz"]
         assert [path.name for path in (folder / "downloads").iterdir()] == [
             "iconify-json-twemoji-1.2.5.tgz"
         ]
+
+    def test_without_npm_and_a_registry_nothing_is_asked(self, monkeypatch):
+        asked = serve(monkeypatch, tarball(icons={}))
+        monkeypatch.delenv("NPM_CONFIG_REGISTRY")
+        with pytest.raises(BenchError, match=r"npm .it is not installed, and NPM_CONFIG_REGISTRY"):
+            sources.fetch(pinned(tarball(icons={})))
+        assert asked == []
 
     def test_npm_is_asked_where_it_is_installed(self, monkeypatch):
         data = tarball(icons={})

