@@ -155,7 +155,7 @@ def status(
     with _explained():
         chosen = _choose(study, sets, limit)
         store = Store(results)
-        _show_status(Console(), chosen, store)
+        _show_status(Console(), chosen, store, store.load(chosen.name))
 
 
 @app.command()
@@ -248,11 +248,11 @@ def _spell_widths(planned: Plan) -> str:
     return f"\npacks: {packs}; a run makes them narrower where memory is short"
 
 
-def _show_status(out: Console, study: Study, store: Store) -> None:
+def _show_status(out: Console, study: Study, store: Store, done: dict[str, Result]) -> None:
     from experiments import sizes
 
     distinct, collapsed = collapse(study.trials, sizes.layers_of)
-    display.show_status(out, study, distinct, store.load(study.name))
+    display.show_status(out, study, distinct, done)
     if collapsed:
         out.print(f"\n{len(collapsed)} more are collapsed: each equals one of these trials.")
     out.print(f"\nResults: {store.folder(study.name)}", highlight=False, soft_wrap=True)
@@ -293,8 +293,8 @@ def _train(
             results = executor.run(planned.packs)
     finally:
         # Also after Ctrl-C or a full disk: what is done is on disk, so say so.
-        if store.load(study.name):
-            _show_status(out, study, store)
+        if done := store.load(study.name):
+            _show_status(out, study, store, done)
     return 1 if any(result.status == "error" for result in results) else 0
 
 

@@ -171,9 +171,8 @@ class InProcess:
             self._result(pack, trial, outcome, started, cost)
             for trial, outcome in zip(pack.trials, attempt.outcomes, strict=True)
         ]
-        for result, outcome in zip(results, attempt.outcomes, strict=True):
-            own = {f"{result.id}.{end}": content for end, content in outcome.pictures.items()}
-            self.store.write_pictures(self.study, {**outcome.exhibits, **own})
+        self.store.write_pictures(self.study, _pictures(pack, attempt.outcomes))
+        for result in results:
             self.store.write(result)
         self.listener.on_pack_end(results)
         return results, []
@@ -231,6 +230,15 @@ class InProcess:
                 "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             },
         )
+
+
+def _pictures(pack: Pack, outcomes: Sequence[Outcome]) -> dict[str, bytes]:
+    """File name -> content: each trial's own, and once what they share."""
+    found: dict[str, bytes] = {}
+    for trial, outcome in zip(pack.trials, outcomes, strict=True):
+        found |= outcome.exhibits
+        found |= {f"{trial.id}.{end}": content for end, content in outcome.pictures.items()}
+    return found
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -58,8 +58,7 @@ def attach(trials: Sequence[Trial], task: Task) -> Adapted:
     method = trials[0].method
     if method not in LANED and len(trials) > 1:
         raise ValueError(f"method {method!r} trains alone, got {len(trials)} lanes")
-    if method == "head" and not task.heads:
-        raise BenchError(f"method 'head': {trials[0].task} has no head to train")
+    check_head(trials[0], task.heads)
     model = task.model()
     base = _count(model.named_parameters(), lambda name: not _in_heads(name, task))
     head = _count(model.named_parameters(), lambda name: _in_heads(name, task))
@@ -71,6 +70,16 @@ def attach(trials: Sequence[Trial], task: Task) -> Adapted:
         for a in adapter
     ]
     return Adapted(adapted, method in LANED, noise, counts)
+
+
+def check_head(trial: Trial, heads: Sequence[str]) -> None:
+    """Refuse to train the head of a task that has none.
+
+    Raises:
+        BenchError: names the task.
+    """
+    if trial.method == "head" and not heads:
+        raise BenchError(f"method 'head': {trial.task} has no head to train")
 
 
 def lokr_config(trial: Trial, heads: Sequence[str], task_type: str | None) -> LoKrConfig:

@@ -11,7 +11,7 @@ from math import prod
 
 from experiments import tasks
 from experiments.errors import BenchError
-from experiments.methods import lokr_config, quiet_about_rank
+from experiments.methods import check_head, lokr_config, quiet_about_rank
 from experiments.plan import FACTORED, SHAPE_KNOBS
 from experiments.trial import Trial
 from lokr import LayerCount, count
@@ -34,12 +34,12 @@ def parameters_of(trial: Trial) -> int:
         BenchError: the base cannot be had, the knobs do not fit it, or there is no head to train.
     """
     model = tasks.skeleton(trial)
-    if trial.method == "head" and not tasks.family(trial).heads(model):
-        raise BenchError(f"method 'head': {trial.task} has no head to train")
+    family = tasks.family(trial)
+    check_head(trial, family.heads(model))
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    heads = tuple(f"{head}." for head in tasks.family(trial).heads(model))
+    heads = tuple(f"{head}." for head in family.heads(model))
     head = sum(size for name, size in sizes.items() if name.startswith(heads))
-    parts = tuple(f"{path}." if path else "" for path in tasks.family(trial).parts(trial))
+    parts = tuple(f"{path}." if path else "" for path in family.parts(trial))
     if trial.method in FACTORED:
         return head + sum(layer.parameters for layer in layers_of(trial))
     if trial.method == "lora":

@@ -67,7 +67,17 @@ def spread_timesteps(rows: int, generator: torch.Generator | None = None) -> Ten
         places = torch.full((rows,), 0.5)
     else:
         places = torch.rand(rows, generator=generator, device=generator.device)
-    t = (torch.arange(rows, device=places.device) + places) * (STEPS / rows)
+    return spread(places)
+
+
+def spread(places: Tensor) -> Tensor:
+    """Timesteps from places within equal stretches of 0 to 999, int64, like ``places``.
+
+    Args:
+        places: (…, rows) in [0, 1): row i falls into the i-th of ``rows`` stretches.
+    """
+    rows = places.shape[-1]
+    t = (torch.arange(rows, device=places.device) + places) * (STEPS / max(1, rows))
     return t.long().clamp(max=STEPS - 1)  # rounding may reach 1000
 
 

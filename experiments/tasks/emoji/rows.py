@@ -22,7 +22,7 @@ from experiments.errors import BenchError
 from experiments.tasks.base import Split
 from experiments.tasks.emoji import text
 from experiments.tasks.emoji.concepts import HELD_OUT_STYLES, TRAINING_STYLES
-from experiments.tasks.emoji.diffusion import STEPS
+from experiments.tasks.emoji.diffusion import spread
 from experiments.tasks.emoji.table import Table
 from experiments.tasks.emoji.unet import LATENT
 
@@ -116,11 +116,11 @@ def readings(rows: Rows) -> dict[str, Tensor]:
 
 
 def _times(rows: int, draws: int, generator: torch.Generator) -> Tensor:
-    """(draws·rows,) int64 in [0, STEPS), each row's draws in equal shares of that range."""
-    share = torch.arange(draws).view(-1, 1) + torch.rand(draws, rows, generator=generator)
+    """(draws·rows,) int64 timesteps, each row's draws in equal shares of that range."""
+    places = torch.rand(draws, rows, generator=generator)
     if draws == 1:  # then the rows share the range
-        share = (torch.arange(rows) + share) / max(1, rows)
-    return (share / draws * STEPS).long().flatten().clamp(max=STEPS - 1)
+        return spread(places).flatten()
+    return spread(places.T).T.flatten()
 
 
 def _pictures(table: Table, rows: Tensor) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from experiments.tasks.emoji.features import Features
 from experiments.tasks.emoji.metrics import Drawings, Judge
 from experiments.tasks.emoji.rows import Rows
 from experiments.tasks.emoji.table import Table
-from experiments.tasks.emoji.unet import LATENT, to_images
+from experiments.tasks.emoji.unet import to_images
 
 ROWS = {"cpu": 32, "cuda": 4096}
 """Pictures, of all lanes together, that are drawn at a time."""
@@ -55,8 +55,7 @@ class Sampler:
         self.style = style
         self.rows = rows.report[:count]
         self.captions = text.encode([table.captions[row] for row in self.rows.tolist()])
-        generator = torch.Generator().manual_seed(SEED)
-        self.noise = torch.randn(count, *LATENT, generator=generator)
+        self.noise = diffusion.initial_noise(count, SEED)
         self._judges: dict[torch.device, Judge] = {}
 
     def finals(self, model: nn.Module, lanes: int) -> list[Final]:

@@ -88,11 +88,9 @@ class EmojiTask(Task):
         """Mean squared error of v in each lane, (L,), at times spread evenly over its rows."""
         assert draws is not None
         x = unet.to_latents(batch["images"])
-        share = draws.uniform(TIMES, len(x) // lanes)  # (L, B)
-        place = torch.arange(share.shape[1], device=share.device)
-        times = ((place + share) / share.shape[1] * diffusion.STEPS).long().flatten()
-        times = times.clamp(max=diffusion.STEPS - 1)  # rounding may reach the end
-        noise = draws.normal(NOISE, x[0].numel() * share.shape[1]).view_as(x)
+        rows = len(x) // lanes
+        times = diffusion.spread(draws.uniform(TIMES, rows)).flatten()  # (M,)
+        noise = draws.normal(NOISE, x[0].numel() * rows).view_as(x)
         return self._losses(model, batch, x, times, noise).view(lanes, -1).mean(1)
 
     def predict(self, model: nn.Module, batch: Batch, lanes: int) -> Tensor:
