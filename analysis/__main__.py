@@ -26,7 +26,7 @@ def summary(
     results: Results = Path("results"),
 ) -> None:
     """Print a study's cells, best first, and draw score against parameters."""
-    from analysis.summary import summarize
+    from analysis.terminal.summary import summarize
 
     try:
         summarize(results / study)
@@ -44,7 +44,7 @@ def effects(
     ] = "score",
 ) -> None:
     """Print what each knob does and how the methods' best cells compare, in paired differences."""
-    from analysis.effects import UnknownMetricError, report
+    from analysis.terminal.effects import UnknownMetricError, report
 
     try:
         report(results / study, metric)

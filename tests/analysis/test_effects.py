@@ -22,9 +22,9 @@ from analysis.effects import (
     estimate,
     knob_effects,
     metrics,
-    report,
 )
 from analysis.load import load
+from analysis.terminal.effects import report
 
 SEEDS = (0, 1, 2)
 

@@ -14,11 +14,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from rich.console import Console
 
-from analysis import judged, labels
+from analysis import labels
 from analysis.figures.samples import Strip, read, samples, wanted
 from analysis.load import load
 from analysis.selection import cells
-from analysis.summary import summarize
+from analysis.terminal import judged
+from analysis.terminal.summary import summarize
 
 LINEARS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
 REFERENCE = {

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from analysis.__main__ import app
 from analysis.load import load
 from analysis.selection import cells, select_rates
-from analysis.summary import summarize
+from analysis.terminal.summary import summarize
 
 
 def result(number: int, score: float, selection: float, status: str = "ok", **trial) -> dict:

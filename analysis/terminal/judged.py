@@ -13,7 +13,7 @@ from rich.console import Console, Group
 
 from analysis import labels
 from analysis.selection import judged
-from analysis.tables import Column, fitting, identity
+from analysis.terminal.layout import Column, fitting, identity
 
 
 @dataclass(frozen=True)

@@ -3,44 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from analysis import judged, labels, tables
+from analysis import labels
 from analysis.figures import samples
 from analysis.figures.pareto import pareto
 from analysis.load import load
-from analysis.selection import cells
-
-
-class Part(NamedTuple):
-    """The trials of a study that share a task and a base: what is compared with each other."""
-
-    folder: Path
-    task: str
-    base: str
-    frame: pd.DataFrame
-
-    @property
-    def title(self) -> str:
-        return f"{self.task} on {self.base}"
-
-    @property
-    def metric(self) -> str:
-        """Name of the score; "score" where no trial has one."""
-        primary = self.frame["primary"].dropna()
-        return str(primary.iloc[0]) if len(primary) else "score"
-
-    @property
-    def pictures(self) -> Path:
-        return self.folder / "pictures"
-
-    def figure(self, name: str = "") -> Path:
-        """Where a figure goes, without a suffix."""
-        return self.folder / "figures" / f"{self.task.replace('/', '-')}-{self.base}{name}"
+from analysis.part import Part, parts
+from analysis.terminal import judged, layout
 
 
 def summarize(folder: Path, console: Console | None = None) -> None:
@@ -57,23 +30,23 @@ def summarize(folder: Path, console: Console | None = None) -> None:
     for name in frame.attrs["unread"]:
         _warn(console, f"{name} holds no result of this schema and was left out")
     (folder / "figures").mkdir(exist_ok=True)
-    for (task, base), group in frame.groupby(["trial.task", "trial.base"]):
-        _summarize_part(Part(folder, str(task), Path(str(base)).name, group), console)
+    for part in parts(frame, folder):
+        _summarize_part(part, console)
     _say(console, f"results {folder}/*.json")
     _say(console, "next    make list shows the studies; make sweep STUDY=NAME runs another one")
 
 
 def _summarize_part(part: Part, console: Console) -> None:
-    table = cells(part.frame)
-    short, notes = labels.shortened(table, part.frame), labels.explained(table, part.frame)
-    console.print(tables.scores(short, part.title, part.metric, notes, console))
-    drawn = judged.samples(short, part.frame, part.metric, console)
+    table = part.cells
+    short, notes = labels.shortened(table, part.trials), labels.explained(table, part.trials)
+    console.print(layout.scores(short, part.title, part.metric, notes, console))
+    drawn = judged.samples(short, part.trials, part.metric, console)
     if drawn is not None:
         console.print(drawn)
-    table.to_csv(f"{part.figure()}.csv", index=False)
-    _say(console, f"table   {part.figure()}.csv")
-    _write(pareto(table, part.title, part.metric), part.figure())
-    _say(console, f"figure  {part.figure()}.png (and .pdf)")
+    table.to_csv(f"{_place(part)}.csv", index=False)
+    _say(console, f"table   {_place(part)}.csv")
+    _write(pareto(table, part.title, part.metric), _place(part))
+    _say(console, f"figure  {_place(part)}.png (and .pdf)")
     if drawn is not None:
         _show_samples(part, short, notes, console)
     elif part.metric == "gain":
@@ -84,12 +57,17 @@ def _show_samples(part: Part, table: pd.DataFrame, notes: str, console: Console)
     if any(part.pictures.glob("*-photos.webp")):  # sheets of many prompts have no truth beside them
         _say(console, f"samples {part.pictures}/*.webp")
         return
-    strips, lacking = samples.read(samples.wanted(part.pictures, table, part.frame, part.metric))
+    strips, lacking = samples.read(samples.wanted(part.pictures, table, part.trials, part.metric))
     if lacking:
         _warn(console, f"no picture can be read from {part.pictures}: {', '.join(lacking)}")
     if strips:
-        _write(samples.samples(strips, part.title, notes), part.figure("-samples"))
-        _say(console, f"samples {part.figure('-samples')}.png (and .pdf)")
+        _write(samples.samples(strips, part.title, notes), _place(part, "-samples"))
+        _say(console, f"samples {_place(part, '-samples')}.png (and .pdf)")
+
+
+def _place(part: Part, name: str = "") -> Path:
+    """Where a figure goes, without a suffix."""
+    return part.folder / "figures" / f"{part.slug}{name}"
 
 
 def _write(figure: Figure, stem: Path) -> None:

@@ -1,0 +1,1 @@
+"""What the commands print: tables that fit a terminal of 80 columns."""
