@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from experiments import display, studies
+from experiments import collapsed, display, studies
 from experiments.bench.cli import app as bench
 from experiments.command import Data, Device, DeviceName, Sets, StudyName
 from experiments.command import err as _err
@@ -109,6 +109,7 @@ def run(
             _show_plan(out, chosen, store, lanes or USEFUL_LANES[place], data, part)
             return
         planned = _plan(chosen, store, lanes or USEFUL_LANES[place], data, part)
+        collapsed.record(store, chosen.name, planned.collapsed)
         if planned.packs:
             raise typer.Exit(_train(out, chosen, store, planned, place, data, compiled))
         done = f"all {len(planned.finished)} trials of {_of(chosen, part)} are finished"
@@ -220,19 +221,19 @@ def _show_plan(
 ) -> None:
     from experiments import sizes
 
-    distinct, collapsed = collapse(study.trials, sizes.layers_of)
+    distinct, equal = collapse(study.trials, sizes.layers_of)
     out.print(f"{study.name}: {study.description}\n", highlight=False)
     display.show_cells(out, study, distinct, sizes.parameters_of)
-    if collapsed:
+    if equal:
         out.print()
-        display.show_collapsed(out, study, collapsed)
+        display.show_collapsed(out, study, equal)
     try:
         planned = _plan(study, store, lanes, data, shard)
         left = f"{display.work(planned)}{_spell_widths(planned)}"
     except BenchError as error:  # the data may be out of reach where the plan is read
         left = f"how much is to run is unknown: {error}"
     out.print(
-        f"\n{len(study.trials)} trials, {len(collapsed)} of them collapsed; {left}",
+        f"\n{len(study.trials)} trials, {len(equal)} of them collapsed; {left}",
         highlight=False,
     )
 
@@ -251,10 +252,10 @@ def _spell_widths(planned: Plan) -> str:
 def _show_status(out: Console, study: Study, store: Store, done: dict[str, Result]) -> None:
     from experiments import sizes
 
-    distinct, collapsed = collapse(study.trials, sizes.layers_of)
+    distinct, equal = collapse(study.trials, sizes.layers_of)
     display.show_status(out, study, distinct, done)
-    if collapsed:
-        out.print(f"\n{len(collapsed)} more are collapsed: each equals one of these trials.")
+    if equal:
+        out.print(f"\n{len(equal)} more are collapsed: each equals one of these trials.")
     out.print(f"\nResults: {store.folder(study.name)}", highlight=False, soft_wrap=True)
 
 

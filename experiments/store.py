@@ -3,6 +3,8 @@
 A task that draws pictures leaves them in ``results/<study>/pictures``: ``<id>.<ending>`` of a
 trial, other names for what its trials share.
 
+``collapsed.jsonl`` names the trials that need no file (``experiments.collapsed``).
+
 A file is written whole or not at all: a temporary name in the same folder, fsync, rename. So a run
 that is killed loses only what it was training, and any number of runs may share a folder.
 
