@@ -53,5 +53,25 @@ def effects(
         raise typer.Exit(1) from None
 
 
+@app.command()
+def export(
+    results: Results = Path("results"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the two files; RESULTS if not given.")
+    ] = None,
+) -> None:
+    """Write all studies as two Parquet files: a row a trial, a row a trial and epoch."""
+    from analysis.export import ParquetError, export
+
+    try:
+        written = export(results, out or results)
+    except (FileNotFoundError, ParquetError) as error:
+        typer.secho(str(error), err=True, fg="red")
+        raise typer.Exit(1) from None
+    for path, why in written.unread.items():
+        typer.secho(f"{path} holds no result and was left out: {why}", err=True, fg="yellow")
+    typer.echo(f"trials  {written.trials}\nepochs  {written.epochs}")
+
+
 if __name__ == "__main__":
     app()

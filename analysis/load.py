@@ -1,12 +1,16 @@
-"""Results to a tidy frame: one row a trial, its fields and its scores side by side."""
+"""Results to a tidy frame: one row a trial, its fields and its scores side by side.
+
+A file that is no result is named with the reason, and never keeps the others from being read.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 SCHEMA = 1
@@ -27,10 +31,14 @@ JUDGED = (
 )
 """What some tasks measure beside the score; a study has those of its tasks."""
 METRICS = ("primary", "score", "selection_score", "selected_epoch", "full_dev_best")
-PARAMETERS = ("adapter", "trainable")
+PARAMETERS = ("adapter", "head", "trainable", "base")
 COST = ("seconds", "lanes", "peak_bytes")
 PROVENANCE = ("commit", "dirty", "platform", "device", "gpu", "cpu", "compiled", "finished")
 VERSIONS = ("torch", "transformers", "peft", "triton")
+FIELDS = ("schema", "id", "status", "trial", "metrics", "history", "parameters", "cost")
+"""Of a result; an older file may lack the others."""
+IDENTITY = ("task", "base", "method", "learning_rate", "seed")
+"""Of a trial: without them it belongs to no part and no cell."""
 OTHER_SCHEMAS = ("bench", "cost")
 """Folders of results that are no study."""
 _NUMBERS = {*METRICS[1:], *(f"parameters.{name}" for name in PARAMETERS), *COST, *JUDGED}
@@ -75,10 +83,10 @@ def load_all(root: Path, names: Sequence[str] = ()) -> Results:
         raise FileNotFoundError(f"{root} holds no results; run a study first")
     trials = [_framed(read).assign(study=name) for name, read in found.items() if read.rows]
     epochs = [pd.DataFrame(read.epochs).assign(study=name) for name, read in found.items()]
-    unread = {str(root / n / file): why for n, read in found.items() for file, why in read.unread}
-    return Results(
-        pd.concat(trials, ignore_index=True), pd.concat(epochs, ignore_index=True), unread
-    )
+    unread = {
+        str(root / name / file): why for name, read in found.items() for file, why in read.unread
+    }
+    return Results(_together(trials), _together(epochs), unread)
 
 
 def load(folder: Path) -> pd.DataFrame:
@@ -92,7 +100,7 @@ def load(folder: Path) -> pd.DataFrame:
         (``reference.<name>`` of what is under ``reference``), ``drift`` at the selected epoch where
         it was measured, ``seconds``, ``lanes``, ``peak_bytes``, ``provenance.<name>`` for those of
         ``PROVENANCE``, and ``cell`` (what distinguishes the cell from the others of the study).
-        ``frame.attrs["unread"]``: file names that hold no result of this schema.
+        ``frame.attrs["unread"]``: name of a file that holds no result -> why.
 
     Raises:
         FileNotFoundError: there is no result.
@@ -100,7 +108,7 @@ def load(folder: Path) -> pd.DataFrame:
     read = _read(folder)
     _require(read, folder)
     frame = _framed(read)
-    frame.attrs["unread"] = [name for name, _ in read.unread]
+    frame.attrs["unread"] = dict(read.unread)
     return frame
 
 
@@ -112,23 +120,65 @@ class _Read(NamedTuple):
     unread: list[tuple[str, str]]
 
 
+class ForeignError(ValueError):
+    """A file holds no result; the message says why in a few words."""
+
+
 def _read(folder: Path) -> _Read:
     read = _Read([], [], [])
     for path in sorted(folder.glob("[!.]*.json")):
         try:
-            result = json.loads(path.read_bytes())
+            result = _checked(_parsed(path), path)
             row, epochs = _row(result), [_epoch(result["id"], e) for e in result["history"]]
+            _check_values(row)
+        except ForeignError as error:
+            read.unread.append((path.name, str(error)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            read.unread.append((path.name, f"{type(error).__name__}: {error}"))
-            continue
-        read.rows.append(row)
-        read.epochs.extend(epochs)
+            read.unread.append((path.name, f"not as the schema says ({error!r})"))
+        else:
+            read.rows.append(row)
+            read.epochs.extend(epochs)
     return read
+
+
+def _parsed(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise ForeignError(f"cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ForeignError(f"not valid JSON: {error}") from error
+
+
+def _checked(result: Any, path: Path) -> dict:
+    """The result, if its schema, its fields and its name are right."""
+    if not isinstance(result, dict):
+        raise ForeignError(f"holds a {type(result).__name__}, not an object")
+    if result.get("schema") != SCHEMA:
+        raise ForeignError(f"schema {result.get('schema')!r}, expected {SCHEMA}")
+    if missing := [name for name in FIELDS if name not in result]:
+        raise ForeignError(f"no field {', '.join(missing)}")
+    if missing := [f"trial.{name}" for name in IDENTITY if name not in result["trial"]]:
+        raise ForeignError(f"no field {', '.join(missing)}")
+    if result["id"] != path.stem:
+        raise ForeignError(f"its id {result['id']!r} is not its name")
+    return result
+
+
+def _check_values(row: dict) -> None:
+    """Raise on what no column can hold: it would turn up far from the file."""
+    for name in _NUMBERS & row.keys():
+        if not isinstance(row[name], int | float | None):
+            raise ForeignError(f"{name} is {row[name]!r}, not a number")
+    for name in row:
+        if name.startswith("trial.") and not isinstance(row[name], Hashable):
+            raise ForeignError(f"{name} is {row[name]!r}, not a value")
 
 
 def _require(read: _Read, folder: Path) -> None:
     if not read.rows:
-        raise FileNotFoundError(f"{folder} holds no results; run the study first")
+        why = "".join(f"; {name}: {reason}" for name, reason in read.unread[:1])
+        raise FileNotFoundError(f"{folder} holds no results; run the study first{why}")
 
 
 def _framed(read: _Read) -> pd.DataFrame:
@@ -136,7 +186,18 @@ def _framed(read: _Read) -> pd.DataFrame:
     numbers = [name for name in frame if name in _NUMBERS or name.startswith("reference.")]
     nulls = [name for name in numbers if frame[name].isna().all()]
     frame[nulls] = frame[nulls].astype(float)  # else they are columns of objects
-    return frame.assign(cell=cell_names(frame))
+    return _plain(frame.assign(cell=cell_names(frame)))
+
+
+def _together(frames: list[pd.DataFrame]) -> pd.DataFrame:
+    return _plain(pd.concat(frames, ignore_index=True))
+
+
+def _plain(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with one kind of missing in a column: None among objects, NaN elsewhere."""
+    objects = [name for name in frame if frame[name].dtype == object]
+    blanks = {name: frame[name].where(frame[name].notna(), None) for name in objects}
+    return frame.assign(**blanks)
 
 
 def knobs_of(frame: pd.DataFrame) -> dict[str, list[str]]:
@@ -144,25 +205,25 @@ def knobs_of(frame: pd.DataFrame) -> dict[str, list[str]]:
     fields = [c.removeprefix("trial.") for c in frame.columns if c.startswith("trial.")]
     scientific = [f for f in fields if f not in (*NUISANCE, "method", "task", "base")]
     return {
-        str(method): [f for f in scientific if len(set(group[f"trial.{f}"])) > 1]
+        str(method): [f for f in scientific if group[f"trial.{f}"].nunique(dropna=False) > 1]
         for method, group in frame.groupby("trial.method")
     }
 
 
 def cell_names(frame: pd.DataFrame) -> pd.Series:
     """Method, and the fields in which the trials of that method differ, nuisances apart."""
-    knobs = knobs_of(frame)
-
-    def name(row: pd.Series) -> str:
-        method = str(row["trial.method"])
-        return " ".join([method, *(f"{k}={spell(row[f'trial.{k}'])}" for k in knobs[method])])
-
-    return frame.apply(name, axis=1)
+    names = np.empty(len(frame), dtype=object)
+    rows = frame.groupby("trial.method").indices
+    for method, knobs in knobs_of(frame).items():
+        group = frame.iloc[rows[method]]
+        parts = [[f"{knob}={spell(value)}" for value in group[f"trial.{knob}"]] for knob in knobs]
+        names[rows[method]] = [
+            " ".join(row) for row in zip([method] * len(group), *parts, strict=True)
+        ]
+    return pd.Series(names.tolist(), index=frame.index)
 
 
 def _row(result: dict) -> dict:
-    if result["schema"] != SCHEMA:
-        raise ValueError(result["schema"])
     trial = {f"trial.{name}": _hashable(value) for name, value in result["trial"].items()}
     metrics = {**dict.fromkeys(METRICS), **(result["metrics"] or {})}
     reference = metrics.pop("reference", None) or {}
@@ -170,6 +231,7 @@ def _row(result: dict) -> dict:
     return {
         "id": result["id"],
         "status": result["status"],
+        "message": result.get("message"),
         **trial,
         **metrics,
         **{f"reference.{name}": value for name, value in reference.items()},

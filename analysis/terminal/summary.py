@@ -13,6 +13,7 @@ from analysis.figures import samples
 from analysis.figures.pareto import pareto
 from analysis.load import load
 from analysis.part import Part, parts
+from analysis.provenance import mixed
 from analysis.terminal import judged, layout
 
 
@@ -27,8 +28,8 @@ def summarize(folder: Path, console: Console | None = None) -> None:
     """
     console = console or Console()
     frame = load(folder)
-    for name in frame.attrs["unread"]:
-        _warn(console, f"{name} holds no result of this schema and was left out")
+    for name, why in frame.attrs["unread"].items():
+        _warn(console, f"{name} holds no result and was left out: {why}")
     (folder / "figures").mkdir(exist_ok=True)
     for part in parts(frame, folder):
         _summarize_part(part, console)
@@ -40,6 +41,8 @@ def _summarize_part(part: Part, console: Console) -> None:
     table = part.cells
     short, notes = labels.shortened(table, part.trials), labels.explained(table, part.trials)
     console.print(layout.scores(short, part.title, part.metric, notes, console))
+    for sentence in mixed(part.trials):
+        _warn(console, f"mixed   {sentence}")
     drawn = judged.samples(short, part.trials, part.metric, console)
     if drawn is not None:
         console.print(drawn)
