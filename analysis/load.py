@@ -128,7 +128,7 @@ def _read(folder: Path) -> _Read:
     read = _Read([], [], [])
     for path in sorted(folder.glob("[!.]*.json")):
         try:
-            result = _checked(_parsed(path), path)
+            result = _checked(parsed(path), path)
             row, epochs = _row(result), [_epoch(result["id"], e) for e in result["history"]]
             _check_values(row)
         except ForeignError as error:
@@ -141,7 +141,12 @@ def _read(folder: Path) -> _Read:
     return read
 
 
-def _parsed(path: Path) -> object:
+def parsed(path: Path) -> object:
+    """What a JSON file holds.
+
+    Raises:
+        ForeignError: it cannot be read, or is no JSON.
+    """
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -224,7 +229,7 @@ def cell_names(frame: pd.DataFrame) -> pd.Series:
 
 
 def _row(result: dict) -> dict:
-    trial = {f"trial.{name}": _hashable(value) for name, value in result["trial"].items()}
+    trial = {f"trial.{name}": hashable(value) for name, value in result["trial"].items()}
     metrics = {**dict.fromkeys(METRICS), **(result["metrics"] or {})}
     reference = metrics.pop("reference", None) or {}
     parameters = {**dict.fromkeys(PARAMETERS), **(result["parameters"] or {})}
@@ -238,12 +243,12 @@ def _row(result: dict) -> dict:
         **_drift(result["history"], metrics["selected_epoch"]),
         **{f"parameters.{name}": count for name, count in parameters.items()},
         **{name: result["cost"].get(name) for name in COST},
-        **_provenance(result.get("provenance") or {}),
+        **origin(result.get("provenance") or {}),
     }
 
 
-def _provenance(found: dict) -> dict[str, object]:
-    """Where a result comes from; null where an older file does not say."""
+def origin(found: dict) -> dict[str, object]:
+    """``provenance.<name>`` of a result or a measurement; None where an older file is silent."""
     versions = found.get("versions") or {}
     return {
         **{f"provenance.{name}": found.get(name) for name in PROVENANCE},
@@ -268,7 +273,8 @@ def _drift(history: list[dict], epoch: int | None) -> dict[str, float]:
     return {name: value for name, value in reports.get(epoch, {}).items() if name == "drift"}
 
 
-def _hashable(value: object) -> object:
+def hashable(value: object) -> object:
+    """A list as a tuple, so that it can name a group."""
     return tuple(value) if isinstance(value, list) else value
 
 
