@@ -7,7 +7,8 @@ is the percentile bootstrap of Efron and Tibshirani, An Introduction to the Boot
 chapter 13, of clusters: a cell pair is drawn with all its seeds. It tells how the effect varies
 between the cells of this grid. The seeds, the training rows and the dev rows are the same in every
 pair, so it does not tell how it would vary with other data. Two cells are compared over their few
-seeds, where that bootstrap would be far too narrow: there it is Student's t interval.
+seeds, where that bootstrap would be far too narrow: there it is Student's t interval. With six cell
+pairs or more a knob's effect has a p value too, from the exact test that turns the pairs' signs.
 
 n: units that are drawn (cell pairs, or the seeds of the only one).
 """
@@ -24,14 +25,13 @@ from scipy import stats
 
 from analysis.load import knobs_of, spell
 from analysis.selection import cells, judged, select_rates
+from analysis.statistics.bootstrap import clusters, tails
+from analysis.statistics.paired import FLIP, NONE, UNITS, holm, sign_flip
 
 SCORES = ("score", "selection_score", "full_dev_best")
-RESAMPLES = 10_000
-LEVEL = 0.95
 SMALL, LARGE, SHARE = "lokr", "lora", 20
 """TINY is the best cell of SMALL with at most 1/SHARE of the adapter parameters of LARGE's best."""
 TINY = f"{SMALL} (small)"
-_TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 
 
 def metrics(frame: pd.DataFrame) -> list[str]:
@@ -48,7 +48,8 @@ def knob_effects(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     Returns:
         One row for each value of a knob after its first: ``kind`` ("knob"), ``method``, ``knob``,
-        ``from`` and ``to`` (spelled), then what :func:`estimate` gives.
+        ``from`` and ``to`` (spelled), then what :func:`estimate` gives, and ``p_holm`` (Holm's
+        correction over all rows).
     """
     trials = selected(frame, metric)
     rows = []
@@ -61,7 +62,8 @@ def knob_effects(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
                 changes = differences(group, metric, knob, (first, value), others)
                 names = {"kind": "knob", "method": method, "knob": knob, "from": first, "to": value}
                 rows.append(names | estimate(changes))
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table.assign(p_holm=holm(table["p"].to_numpy())) if len(table) else table
 
 
 def differences(
@@ -98,43 +100,29 @@ def estimate(changes: pd.Series) -> dict[str, object]:
         ``difference`` (mean over trial pairs), ``low``, ``high`` and ``interval`` ("pairs" or
         "seeds", what was resampled; missing where there are not two), ``pairs`` (of cells),
         ``seeds``, ``trials`` (pairs of them), ``same`` (cell pairs whose mean has the sign of
-        ``difference``).
+        ``difference``), ``p`` and ``test`` ("sign-flip" over the means of the cell pairs; "none",
+        and p is missing, where there are fewer than six).
     """
     if changes.empty:
-        nothing = dict.fromkeys(("difference", "low", "high"), math.nan)
-        return {**nothing, "interval": None, "pairs": 0, "seeds": 0, "trials": 0, "same": 0}
-    clusters = changes.groupby(level="pair").agg(["sum", "count", "mean"])
-    alone = len(clusters) == 1
-    units = pd.DataFrame({"sum": changes, "count": 1}) if alone else clusters
-    low, high = bootstrap(units["sum"].to_numpy(), units["count"].to_numpy())
+        nothing = dict.fromkeys(("difference", "low", "high", "p"), math.nan)
+        counts = dict.fromkeys(("pairs", "seeds", "trials", "same"), 0)
+        return {**nothing, **counts, "interval": None, "test": NONE}
+    pairs = changes.groupby(level="pair").agg(["sum", "count", "mean"])
+    alone = len(pairs) == 1
+    units = pd.DataFrame({"sum": changes, "count": 1}) if alone else pairs
+    low, high = clusters(units["sum"].to_numpy(), units["count"].to_numpy())
     return {
         "difference": changes.mean(),
         "low": low,
         "high": high,
         "interval": None if math.isnan(low) else "seeds" if alone else "pairs",
-        "pairs": len(clusters),
+        "pairs": len(pairs),
         "seeds": changes.index.get_level_values("trial.seed").nunique(),
         "trials": len(changes),
-        "same": _same(clusters["mean"], changes.mean()),
+        "same": _same(pairs["mean"], changes.mean()),
+        "p": sign_flip(pairs["mean"].to_numpy()),
+        "test": FLIP if len(pairs) >= UNITS else NONE,
     }
-
-
-def bootstrap(sums: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
-    """Percentile interval of a mean over clusters, the same at every call.
-
-    Args:
-        sums: (n,) float, a cluster's sum.
-        counts: (n,) int, how many it sums.
-
-    Returns:
-        Bounds at ``LEVEL``; NaN where there is but one cluster.
-    """
-    if len(sums) < 2:
-        return math.nan, math.nan
-    drawn = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
-    means = sums[drawn].sum(1) / counts[drawn].sum(1)  # (RESAMPLES,)
-    low, high = np.quantile(means, _TAILS)
-    return float(low), float(high)
 
 
 def best_cells(frame: pd.DataFrame) -> pd.DataFrame:
@@ -206,7 +194,7 @@ def compared(ours: pd.Series, theirs: pd.Series) -> dict[str, object]:
     """
     changes = (ours - theirs).dropna()
     half = (
-        stats.t.ppf(_TAILS[1], len(changes) - 1) * changes.sem() if len(changes) > 1 else math.nan
+        stats.t.ppf(tails()[1], len(changes) - 1) * changes.sem() if len(changes) > 1 else math.nan
     )
     mean = changes.mean()
     return {

@@ -13,7 +13,6 @@ from rich.console import Console
 from analysis import labels
 from analysis.effects import (
     LARGE,
-    RESAMPLES,
     SCORES,
     SHARE,
     SMALL,
@@ -26,6 +25,7 @@ from analysis.effects import (
 )
 from analysis.load import load
 from analysis.part import Part, parts
+from analysis.statistics.bootstrap import RESAMPLES
 from analysis.terminal.layout import Column, fitting, identity
 
 _POINTS = {*SCORES, "style", "retrieval_top1", "retrieval_top5", "drift"}

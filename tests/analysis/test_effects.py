@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 
 from analysis.__main__ import app
 from analysis.effects import (
-    bootstrap,
     comparisons,
     estimate,
     knob_effects,
     metrics,
 )
 from analysis.load import load
+from analysis.statistics.bootstrap import clusters
 from analysis.terminal.effects import report
 
 SEEDS = (0, 1, 2)
@@ -175,7 +175,7 @@ def test_one_pair_of_one_seed_has_no_interval(study):
 def test_the_bootstrap_holds_the_truth_about_as_often_as_it_says():
     rng = np.random.default_rng(1)
     ones = np.ones(25)
-    bounds = [bootstrap(rng.normal(0.3, 1, 25), ones) for _ in range(200)]
+    bounds = [clusters(rng.normal(0.3, 1, 25), ones) for _ in range(200)]
     held = np.mean([low <= 0.3 <= high for low, high in bounds])
     assert 0.88 <= held <= 0.98
 
@@ -184,7 +184,7 @@ def test_seeds_that_repeat_each_other_narrow_nothing():
     means = np.random.default_rng(2).normal(size=12)
     index = pd.MultiIndex.from_product([range(12), range(5)], names=["pair", "trial.seed"])
     five = estimate(pd.Series(np.repeat(means, 5), index=index))
-    assert (five["low"], five["high"]) == pytest.approx(bootstrap(means, np.ones(12)))
+    assert (five["low"], five["high"]) == pytest.approx(clusters(means, np.ones(12)))
     assert five["trials"] == 60
 
 
