@@ -21,6 +21,16 @@ COVERS = (
     "other seeds, not other training or dev rows, nor the choice of the rate"
 )
 """For captions."""
+RANGES = {
+    **dict.fromkeys(("accuracy", "accuracy_mm", "f1"), (0.0, 1.0)),
+    **dict.fromkeys(("matthews_correlation", "pearson", "spearman", "similarity"), (-1.0, 1.0)),
+    **dict.fromkeys(("style", "retrieval_top1", "retrieval_top5"), (0.0, 1.0)),
+    "gain": (-np.inf, 1.0),
+    "frechet": (0.0, np.inf),
+    "vendi": (1.0, np.inf),
+}
+"""Where a metric can be at all; an interval ends there."""
+DIGITS = 12  # means that differ by less are one
 COLUMNS = (
     *("cell", "method", "n", "failed", "mean", "median", "iqm", "sd", "low", "high", "rank"),
     *("tied", "odd", "chosen", "selection", "adapter", "trainable", "rate"),
@@ -45,7 +55,7 @@ def summarize(part: Part, metric: str = "score") -> pd.DataFrame:
     Returns:
         One row a cell, best first: ``cell``, ``method``, ``n`` (runs with a value), ``failed``
         (runs without, at the selected rate), ``mean``, ``median``, ``iqm``, ``sd`` (the cell's
-        own), ``low``, ``high`` (95%, see ``COVERS``; of an odd cell from its own seeds), ``rank``
+        own), ``low``, ``high`` (95%, see ``COVERS``; of an odd cell from its own seeds; never outside of ``RANGES``), ``rank``
         (Int64), ``tied`` and ``odd`` (boolean), ``chosen`` (bool), ``selection`` (mean selection
         score), ``adapter`` and ``trainable`` (parameters), ``rate``. A cell in which a seed failed
         has neither interval, rank nor tied, and comes last: the mean of the survivors is no mean.
@@ -56,8 +66,8 @@ def summarize(part: Part, metric: str = "score") -> pd.DataFrame:
     values, noise = wide(part, metric), pooled(part, metric)
     table = _centers(values).assign(failed=failures(part, metric))
     whole = (table["failed"] == 0) & (table["n"] > 0)
-    table = table.join(_bounds(table[whole], noise))
-    table["rank"] = (sign(metric) * -table["mean"].where(whole)).rank(method="min").astype("Int64")
+    table = table.join(_bounds(table[whole], noise).clip(*_range(part, metric)))
+    table["rank"] = _places(table["mean"].where(whole), metric)
     table["odd"] = table.index.isin(noise.odd)
     tied = pd.Series(_tied(values[whole], noise, sign(metric)), values.index[whole])
     table["tied"] = tied.astype("boolean").reindex(table.index)
@@ -88,6 +98,16 @@ def _bounds(table: pd.DataFrame, noise: Noise) -> pd.DataFrame:
     return pd.DataFrame({"low": table["mean"] - half, "high": table["mean"] + half})
 
 
+def _range(part: Part, metric: str) -> tuple[float, float]:
+    name = part.metric if metric in ("score", "selection_score", "full_dev_best") else metric
+    return RANGES.get(name, (-np.inf, np.inf))
+
+
+def _places(means: pd.Series, metric: str) -> pd.Series:
+    """1 for the best; means that are equal but for rounding share a place."""
+    return (-sign(metric) * means.round(DIGITS)).rank(method="min").astype("Int64")
+
+
 def _tied(values: pd.DataFrame, noise: Noise, better: int) -> list[bool]:
     """Whether no other cell is clearly better; without an estimate of noise none is out."""
     others = len(values) - 1
@@ -108,7 +128,9 @@ def _named(part: Part) -> pd.DataFrame:
 
 
 def _ordered(table: pd.DataFrame, metric: str, whole: pd.Series) -> pd.DataFrame:
-    table = table.assign(whole=whole, key=sign(metric) * table["mean"]).rename_axis("cell")
+    table = table.assign(whole=whole, key=sign(metric) * table["mean"].round(DIGITS)).rename_axis(
+        "cell"
+    )
     table = table.reset_index().sort_values(
         ["whole", "key", "cell"], ascending=[False, False, True], ignore_index=True
     )
