@@ -1,4 +1,4 @@
-"""The command line: ``python -m experiments run|list|status|show|cost|bench``.
+"""The command line: ``python -m experiments run|list|status|show|cost|log|bench``.
 
 torch and transformers are imported by the commands that need them, so that help comes at once.
 """
@@ -6,6 +6,7 @@ torch and transformers are imported by the commands that need them, so that help
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,11 +24,14 @@ from experiments.command import explained as _explained
 from experiments.command import place as _place
 from experiments.cost.command import cost
 from experiments.errors import BenchError
+from experiments.listener import Listener, Several
 from experiments.overrides import override
 from experiments.plan import USEFUL_LANES, Plan, Shard, collapse, plan
 from experiments.progress import watch
 from experiments.store import Result, Store
 from experiments.study import Study
+from experiments.tracking.command import Wandb, WandbProject, log, opened, tracked
+from experiments.tracking.session import PROJECT, Mode
 
 app = typer.Typer(
     add_completion=False,
@@ -87,6 +91,8 @@ def run(
             "for each job of an array. The shares are fixed, whatever is finished.",
         ),
     ] = "1/1",
+    wandb: Wandb = Mode.DISABLED,
+    wandb_project: WandbProject = PROJECT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")] = False,
 ) -> None:
     """Train what is left of a study.
@@ -108,10 +114,13 @@ def run(
         if dry_run:
             _show_plan(out, chosen, store, lanes or USEFUL_LANES[place], data, part)
             return
+        session = opened(wandb, wandb_project)
         planned = _plan(chosen, store, lanes or USEFUL_LANES[place], data, part)
         collapsed.record(store, chosen.name, planned.collapsed)
         if planned.packs:
-            raise typer.Exit(_train(out, chosen, store, planned, place, data, compiled))
+            with tracked(session, chosen, store, out) as trackers:
+                code = _train(out, chosen, store, planned, place, data, compiled, trackers)
+            raise typer.Exit(code)
         done = f"all {len(planned.finished)} trials of {_of(chosen, part)} are finished"
         out.print(
             f"Nothing to run: {done}.\nResults: {store.folder(chosen.name)}",
@@ -170,6 +179,7 @@ def show(
 
 
 app.command()(cost)
+app.command()(log)
 
 
 def _choose(name: str, sets: list[str] | None, limit: int | None) -> Study:
@@ -267,6 +277,7 @@ def _train(
     place: Device,
     data: Path | None,
     compiled: bool,
+    trackers: Sequence[Listener] = (),
 ) -> int:
     """Run the packs; the exit status."""
     from experiments import provenance
@@ -286,7 +297,7 @@ def _train(
         device=place,
         data=_text(data),
         provenance=source,
-        listener=listener,
+        listener=Several([listener, *trackers]),
         pace=pace,
     )
     try:

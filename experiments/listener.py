@@ -39,3 +39,26 @@ class Silent:
 
     def on_pack_end(self, results: Sequence[Result]) -> None:
         """Say nothing."""
+
+
+class Several:
+    """Tells all that it is told to each of several listeners, in order."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self._listeners = tuple(listeners)
+
+    def on_plan(self, packs: Sequence[Pack]) -> None:
+        for listener in self._listeners:
+            listener.on_plan(packs)
+
+    def on_start(self, pack: Pack) -> None:
+        for listener in self._listeners:
+            listener.on_start(pack)
+
+    def on_step(self, done: int, total: int, loss: float) -> None:
+        for listener in self._listeners:
+            listener.on_step(done, total, loss)
+
+    def on_pack_end(self, results: Sequence[Result]) -> None:
+        for listener in self._listeners:
+            listener.on_pack_end(results)
