@@ -13,7 +13,9 @@ from analysis.statistics.additive import wide
 from analysis.statistics.bootstrap import stratified
 from analysis.statistics.center import iqm
 from analysis.statistics.choice import pick
-from analysis.statistics.normalize import NoScaleError, normalized, scale
+from analysis.statistics.normalize import NoScaleError, Scale, scale
+
+COLUMNS = ["method", "parts", "complete", "runs", "mean", "iqm", "low", "high"]
 
 
 class Across(NamedTuple):
@@ -21,8 +23,8 @@ class Across(NamedTuple):
 
     Args:
         table: see :func:`methods`.
-        how: part's title -> how its scores were normalized.
-        refused: why a part could not be normalized and is in no aggregate.
+        how: ``<study>/<slug>`` of a part -> how its scores were normalized.
+        refused: why a part could not be normalized and is in no aggregate, a sentence each.
     """
 
     table: pd.DataFrame
@@ -31,11 +33,11 @@ class Across(NamedTuple):
 
 
 def methods(parts: Sequence[Part]) -> Across:
-    """Interquartile mean of each method's normalized scores over parts, every run counting alike.
+    """Each method's normalized scores over parts, every run counting alike.
 
     A method stands for the cell that is best by selection score in each part. The interval is the
-    stratified bootstrap over runs: other seeds of these parts, not other tasks, and not the noise of
-    the two cells that define the scale.
+    stratified bootstrap over runs: other seeds in these parts, not other tasks, nor the noise of
+    the cells that define the scale. With two or three runs a part it is somewhat narrow.
 
     Args:
         parts: of any studies.
@@ -43,24 +45,19 @@ def methods(parts: Sequence[Part]) -> Across:
     Returns:
         ``table``: one row a method, best first: ``method``, ``parts`` (in which it has runs),
         ``complete`` (it has all that could be normalized; others are not comparable), ``runs``,
-        ``iqm``, ``low``, ``high``.
+        ``mean``, ``iqm`` (it leaves out the worst quarter of the runs: look at the mean too), and
+        of the latter ``low`` and ``high``.
     """
-    how, refused, scaled = {}, [], []
-    for part in parts:
-        try:
-            how[part.title] = scale(part).how
-            scaled.append(part)
-        except NoScaleError as error:
-            refused.append(str(error))
-    names = sorted({name for part in scaled for name in part.cells["method"]})
-    rows = [_row(name, scaled) for name in names]
-    columns = ["method", "parts", "complete", "runs", "iqm", "low", "high"]
-    table = pd.DataFrame([row for row in rows if row["parts"]], columns=columns)
+    scales, refused = _scales(parts)
+    names = sorted({name for part in scales for name in part.cells["method"]})
+    rows = [_row(name, scales) for name in names]
+    table = pd.DataFrame([row for row in rows if row["parts"]], columns=COLUMNS)
+    how = {f"{part.study}/{part.slug}": found.how for part, found in scales.items()}
     return Across(table.sort_values("iqm", ascending=False, ignore_index=True), how, refused)
 
 
 def runs(part: Part, method: str) -> np.ndarray:
-    """Normalized report scores of a method's chosen cell.
+    """Report scores of a method's chosen cell, in the part's own unit.
 
     Returns:
         (n,) float, n the seeds that have a score; empty where the method has none.
@@ -69,19 +66,32 @@ def runs(part: Part, method: str) -> np.ndarray:
     if method not in set(scored["method"]):
         return np.empty(0)
     values = wide(part).loc[pick(part, method)].to_numpy()
-    return normalized(part, values[~np.isnan(values)])
+    return values[~np.isnan(values)]
 
 
-def _row(method: str, parts: Sequence[Part]) -> dict[str, object]:
-    strata = [values for part in parts if len(values := runs(part, method))]
+def _scales(parts: Sequence[Part]) -> tuple[dict[Part, Scale], list[str]]:
+    scales, refused = {}, []
+    for part in parts:
+        try:
+            scales[part] = scale(part)
+        except NoScaleError as error:
+            refused.append(str(error))
+    return scales, refused
+
+
+def _row(method: str, scales: dict[Part, Scale]) -> dict[str, object]:
+    own = [found.of(runs(part, method)) for part, found in scales.items()]
+    strata = [values for values in own if len(values)]
     if not strata:
         return {"method": method, "parts": 0}
+    everything = np.concatenate(strata)
     bounds = stratified(strata, lambda drawn: iqm(np.concatenate(drawn, axis=-1)))
     return {
         "method": method,
         "parts": len(strata),
-        "complete": len(strata) == len(parts),
-        "runs": sum(map(len, strata)),
-        "iqm": float(iqm(np.concatenate(strata))),
+        "complete": len(strata) == len(scales),
+        "runs": len(everything),
+        "mean": float(everything.mean()),
+        "iqm": float(iqm(everything)),
         **bounds._asdict(),
     }

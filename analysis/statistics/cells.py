@@ -55,10 +55,11 @@ def summarize(part: Part, metric: str = "score") -> pd.DataFrame:
     Returns:
         One row a cell, best first: ``cell``, ``method``, ``n`` (runs with a value), ``failed``
         (runs without, at the selected rate), ``mean``, ``median``, ``iqm``, ``sd`` (the cell's
-        own), ``low``, ``high`` (95%, see ``COVERS``; of an odd cell from its own seeds; never outside of ``RANGES``), ``rank``
-        (Int64), ``tied`` and ``odd`` (boolean), ``chosen`` (bool), ``selection`` (mean selection
-        score), ``adapter`` and ``trainable`` (parameters), ``rate``. A cell in which a seed failed
-        has neither interval, rank nor tied, and comes last: the mean of the survivors is no mean.
+        own), ``low``, ``high`` (95%, see ``COVERS``; of an odd cell from its own seeds; never
+        outside of ``RANGES``), ``rank`` (Int64), ``tied`` (boolean), ``odd`` and ``chosen`` (bool),
+        ``selection`` (mean selection score), ``adapter`` and ``trainable`` (parameters), ``rate``.
+        A cell in which a seed failed has neither interval, rank nor tied, and comes last: the mean
+        of the survivors is no mean.
 
     Raises:
         ValueError: the trials have no such metric.
@@ -128,10 +129,8 @@ def _named(part: Part) -> pd.DataFrame:
 
 
 def _ordered(table: pd.DataFrame, metric: str, whole: pd.Series) -> pd.DataFrame:
-    table = table.assign(whole=whole, key=sign(metric) * table["mean"].round(DIGITS)).rename_axis(
-        "cell"
-    )
-    table = table.reset_index().sort_values(
-        ["whole", "key", "cell"], ascending=[False, False, True], ignore_index=True
-    )
-    return table[list(COLUMNS)]
+    key = sign(metric) * table["mean"].round(DIGITS)
+    table = table.assign(whole=whole, key=key).rename_axis("cell").reset_index()
+    order = ["whole", "key", "cell"]
+    ranked = table.sort_values(order, ascending=[False, False, True], ignore_index=True)
+    return ranked[list(COLUMNS)]

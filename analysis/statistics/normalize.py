@@ -34,6 +34,14 @@ class Scale(NamedTuple):
     high: float
     how: str
 
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """Scores on this scale; below 0 and above 1 happen.
+
+        Args:
+            values: (...) float, scores of the part.
+        """
+        return (np.asarray(values, dtype=float) - self.low) / (self.high - self.low)
+
 
 def scale(part: Part) -> Scale:
     """The scale of a part's scores.
@@ -62,7 +70,7 @@ def scale(part: Part) -> Scale:
 
 
 def normalized(part: Part, values: np.ndarray) -> np.ndarray:
-    """Scores of a part on its :func:`scale`; below 0 and above 1 happen.
+    """Scores of a part on its :func:`scale`.
 
     Args:
         values: (...) float, scores of the part.
@@ -70,8 +78,7 @@ def normalized(part: Part, values: np.ndarray) -> np.ndarray:
     Raises:
         NoScaleError: see :func:`scale`.
     """
-    low, high, _ = scale(part)
-    return (np.asarray(values, dtype=float) - low) / (high - low)
+    return scale(part).of(values)
 
 
 def _score(part: Part, method: str) -> float:
