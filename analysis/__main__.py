@@ -73,5 +73,33 @@ def export(
     typer.echo(f"trials  {written.trials}\nepochs  {written.epochs}")
 
 
+@app.command()
+def tables(
+    study: Annotated[
+        str | None,
+        typer.Argument(help="Name of a study, a folder under RESULTS.", show_default="all"),
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Write tables as CSV, Markdown and LaTeX: parameters, quality, cost, ranking, ..."""
+    from analysis.load import studies
+    from analysis.tables.registry import write_speed, write_study
+
+    names = [study] if study else studies(results)
+    if not names:
+        typer.secho(f"{results} holds no results; run a study first", err=True, fg="red")
+        raise typer.Exit(1)
+    try:
+        written = [table for name in names for table in write_study(results / name)]
+    except FileNotFoundError as error:
+        typer.secho(str(error), err=True, fg="red")
+        raise typer.Exit(1) from None
+    for paths, lacking in [*written, *([] if study else [write_speed(results)])]:
+        if lacking is None:
+            typer.echo(f"table   {paths[0].with_suffix('')}.{{csv,md,tex}}")
+        else:
+            typer.secho(f"none    {lacking}", fg="yellow")
+
+
 if __name__ == "__main__":
     app()

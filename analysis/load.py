@@ -249,11 +249,12 @@ def _row(result: dict) -> dict:
 
 def origin(found: dict) -> dict[str, object]:
     """``provenance.<name>`` of a result or a measurement; None where an older file is silent."""
-    versions = found.get("versions") or {}
+    versions, data = found.get("versions") or {}, found.get("data") or {}
     return {
         **{f"provenance.{name}": found.get(name) for name in PROVENANCE},
         **{f"provenance.{name}": versions.get(name) for name in VERSIONS},
         **{f"provenance.{n}_sha256": (found.get(n) or {}).get("sha256") for n in ("base", "data")},
+        **{f"provenance.{split}_rows": data.get(split) for split in ("train", "dev")},
     }
 
 
