@@ -1,0 +1,166 @@
+"""Cells in order, their intervals and ties, on made-up parts whose answer is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.part import Part
+from analysis.statistics.cells import COLUMNS, summarize
+from analysis.statistics.choice import pick
+from analysis.statistics.noise import pooled
+from analysis.statistics.paired import against
+from tests.analysis.synthetic import Design, make, read, redrawn, write
+
+RANKS = {"r": {2: 0.0, 4: 0.01, 8: 0.04, 16: 0.04}}
+REPEATS = 200
+BOUNDS = stats.binom.ppf([0.0005, 0.9995], REPEATS, 0.95)
+
+
+def contest(folder: Path, noise: float = 0.0, seeds: int = 3) -> Part:
+    """Four ranks of lokr and one cell of lora, which is as good as the second rank."""
+    lokr = Design(effects=RANKS, noise=noise, seeds=seeds, rates={1e-3: 0.0, 1e-2: -0.2})
+    lora = Design(
+        effects={"r": {8: 0.01}}, noise=noise, seeds=seeds, trial={"method": "lora"}, base=0.5
+    )
+    (part,) = read(write(folder, lokr, lora))
+    return part
+
+
+def test_without_noise_means_and_ranks_are_the_truth(tmp_path):
+    table = summarize(contest(tmp_path))
+    assert list(table.columns) == list(COLUMNS)
+    assert table["mean"].tolist() == pytest.approx([0.54, 0.54, 0.51, 0.51, 0.5])
+    assert table["rank"].tolist() == [1, 1, 3, 3, 5]
+    assert table["tied"].tolist() == [True, True, False, False, False]
+    assert table["cell"].tolist() == ["lokr r=16", "lokr r=8", "lokr r=4", "lora", "lokr r=2"]
+    assert table["rate"].tolist() == [1e-3] * 5
+    assert table["n"].tolist() == [3] * 5
+    assert table["chosen"].tolist() == [False, True, False, False, False]  # fewer parameters
+
+
+def test_centers_and_intervals_by_hand(tmp_path):
+    part = contest(tmp_path, noise=0.01)
+    table, noise = summarize(part).set_index("cell"), pooled(part)
+    scores = part.selected[part.selected["cell"] == "lokr r=4"]["score"].to_numpy()
+    row = table.loc["lokr r=4"]
+    expected = [scores.mean(), np.median(scores), scores.mean(), scores.std(ddof=1)]
+    assert row[["mean", "median", "iqm", "sd"]].tolist() == pytest.approx(expected)
+    bounds = stats.t.interval(0.95, noise.df, scores.mean(), noise.sd / np.sqrt(3))
+    assert (row["low"], row["high"]) == pytest.approx(bounds)
+
+
+def test_an_interval_ends_where_the_metric_does(tmp_path):
+    (part,) = make(tmp_path, effects=RANKS, base=0.959, noise=0.002)
+    assert pooled(part).odd == ()
+    assert summarize(part)["high"].max() == 1.0
+
+
+def test_a_cell_with_a_failed_seed_comes_last_without_interval_rank_or_tie(tmp_path):
+    def failed(knobs: dict, rate: float, seed: int) -> bool:
+        return knobs["r"] == 16 and seed == 1
+
+    (part,) = make(tmp_path, effects=RANKS, failed=failed)
+    row = summarize(part).iloc[-1]
+    assert (row["cell"], row["n"], row["failed"]) == ("lokr r=16", 2, 1)
+    assert row[["low", "high", "rank", "tied"]].isna().all()
+    assert row["mean"] == pytest.approx(0.54, abs=0.02)
+    assert pick(part) == "lokr r=8"
+
+
+def test_a_cell_in_which_all_failed_has_no_numbers(tmp_path):
+    (part,) = make(tmp_path, effects=RANKS, failed=lambda knobs, rate, seed: knobs["r"] == 2)
+    row = summarize(part).set_index("cell").loc["lokr r=2"]
+    assert row[["mean", "median", "iqm", "sd", "low", "high", "rank", "tied"]].isna().all()
+    assert (row["n"], row["failed"]) == (0, 3)
+
+
+def test_where_all_failed_nothing_is_picked(tmp_path):
+    (part,) = make(tmp_path, effects=RANKS, failed=lambda knobs, rate, seed: True)
+    with pytest.raises(ValueError, match="no cell of made-up has a score|has no score"):
+        pick(part)
+
+
+def test_a_method_that_did_not_run_is_named_with_those_that_did(tmp_path):
+    with pytest.raises(ValueError, match="'full' has no score.*there are lokr, lora"):
+        pick(contest(tmp_path), "full")
+
+
+def test_an_odd_cell_is_marked_and_has_its_own_interval(tmp_path):
+    effects = {"r": {2**i: 0.0 for i in range(12)}}
+    (part,) = make(tmp_path, effects=effects, noise=0.002)
+    bad = (part.trials["trial.r"] == 1) & (part.trials["trial.seed"] == 2)
+    part.trials.loc[bad, ["score", "selection_score"]] -= 0.3
+    table = summarize(part).set_index("cell")
+    scores = part.trials[part.trials["trial.r"] == 1]["score"].to_numpy()
+    own = stats.ttest_1samp(scores, 0).confidence_interval(0.95)
+    assert table.index[table["odd"]].tolist() == ["lokr r=1"]
+    row = table.loc["lokr r=1"]
+    assert (row["low"], row["high"]) == pytest.approx((max(own.low, 0), min(own.high, 1)))
+    widths = (table["high"] - table["low"]).drop("lokr r=1")
+    assert widths.max() < 0.01
+    assert row["tied"]  # what one seed destroys cannot be told from the best by three
+
+
+def test_one_seed_has_no_interval_and_everything_is_tied(tmp_path):
+    (part,) = make(tmp_path, effects=RANKS, seeds=1)
+    table = summarize(part)
+    assert table[["sd", "low", "high"]].isna().all(axis=None)
+    assert table["tied"].all()
+
+
+def test_of_a_distance_the_smallest_is_best(tmp_path):
+    part = contest(tmp_path, noise=0.002)
+    part.trials["frechet"] = 100 * part.trials["score"]
+    table = summarize(part, "frechet")
+    assert table["cell"].iloc[0] == "lokr r=2"
+    assert table["rank"].iloc[0] == 1
+    assert table["mean"].is_monotonic_increasing
+    assert table["tied"].tolist() == [True, False, False, False, False]
+
+
+def test_a_lone_cell_is_its_own_best(tmp_path):
+    (part,) = make(tmp_path, effects={"r": {2: 0.0}})
+    (row,) = summarize(part).to_dict("records")
+    assert (row["rank"], row["tied"], row["chosen"]) == (1, True, True)
+    assert row["low"] < row["mean"] < row["high"]
+
+
+@pytest.fixture(scope="module")
+def repeats(tmp_path_factory: pytest.TempPathFactory):
+    """Cells and differences of the same part with noise drawn anew each time."""
+    still = contest(tmp_path_factory.mktemp("still"))
+    generator = np.random.default_rng(7)
+    parts = [redrawn(still, generator, noise=0.01, seed_noise=0.005) for _ in range(REPEATS)]
+    return [(summarize(p).set_index("cell"), against(p, "lora").set_index("cell")) for p in parts]
+
+
+def held(rows, truth: float) -> int:
+    return sum(row["low"] <= truth <= row["high"] for row in rows)
+
+
+def test_a_cells_interval_holds_the_truth_as_often_as_it_says(repeats):
+    count = held([cells.loc["lokr r=8"] for cells, _ in repeats], 0.54)
+    assert BOUNDS[0] <= count <= BOUNDS[1]
+
+
+def test_a_differences_interval_holds_the_truth_as_often_as_it_says(repeats):
+    count = held([found.loc["lokr r=8"] for _, found in repeats], 0.03)
+    assert BOUNDS[0] <= count <= BOUNDS[1]
+
+
+def test_equal_cells_differ_significantly_one_time_in_twenty(repeats):
+    errors = sum(found.loc["lokr r=4", "p"] < 0.05 for _, found in repeats)
+    assert REPEATS - BOUNDS[1] <= errors <= REPEATS - BOUNDS[0]
+
+
+def test_the_truly_best_cells_are_among_the_tied(repeats):
+    both = sum(cells.loc["lokr r=8", "tied"] for cells, _ in repeats)
+    assert both >= BOUNDS[0]
+
+
+def test_a_cell_that_is_clearly_worse_is_out_more_often_than_not(repeats):
+    assert sum(not cells.loc["lokr r=2", "tied"] for cells, _ in repeats) > REPEATS / 2
