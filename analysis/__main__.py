@@ -101,5 +101,24 @@ def tables(
             typer.secho(f"none    {lacking}", fg="yellow")
 
 
+@app.command()
+def figures(
+    study: Annotated[
+        str | None,
+        typer.Argument(help="Name of a study, a folder under RESULTS.", show_default="all"),
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Draw every figure as PDF and PNG: fronts, rankings, effects, learning curves, samples, ..."""
+    from analysis.collapsed import DamagedError
+    from analysis.terminal.figures import draw_all
+
+    try:
+        draw_all(results, [study] if study else [])
+    except (FileNotFoundError, DamagedError) as error:
+        typer.secho(str(error), err=True, fg="red")
+        raise typer.Exit(1) from None
+
+
 if __name__ == "__main__":
     app()

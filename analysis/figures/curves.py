@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.settings import knobs, of_method
+from analysis.figures.settings import knobs, of_method, twins, whole
 from analysis.figures.style import PAGE, SERIES, Lacking, Style, blank, framed, key, styled
 from analysis.load import spell
 from analysis.part import Part
@@ -36,6 +36,7 @@ def draw(part: Part) -> Figure:
     Raises:
         Lacking: one init mode only, no cell that all of them have, or no loss of a step.
     """
+    same, part = twins(part), whole(part)
     trials = shared_cells(part)
     curves = {mode: _losses(part, own) for mode, own in _by_mode(trials)}
     scores = {mode: _scores(part, own) for mode, own in _by_mode(trials)}
@@ -48,12 +49,15 @@ def draw(part: Part) -> Figure:
     right.set(xlabel="epoch", ylabel=f"{part.metric}, points")
     right.set_xticks(next(iter(scores.values())).columns)
     handles = [key(look, f"init: {mode}", True) for mode, look in zip(curves, SERIES, strict=False)]
-    note = _NOTE.format(cells=trials["setting"].nunique(), window=window)
+    note = _NOTE.format(cells=trials["setting"].nunique(), window=window) + same
     return framed(figure, part.title, note, handles)
 
 
 def shared_cells(part: Part) -> pd.DataFrame:
     """The trials at the selected rates of the cells whose other knobs every init mode has.
+
+    Args:
+        part: from :func:`analysis.figures.settings.whole`.
 
     Returns:
         Trials with ``init_weights`` and ``setting``, the other knobs' values spelled.
@@ -84,8 +88,12 @@ def steps(folder: Path, trial: str) -> np.ndarray:
         folder: ``results/<study>``.
         trial: its id.
     """
-    history = json.loads((folder / f"{trial}.json").read_bytes())["history"]
-    return np.array([loss for epoch in history for loss in epoch.get("losses") or ()], float)
+    losses = [loss for epoch in _history(folder, trial) for loss in epoch.get("losses") or ()]
+    return np.array(losses, float)
+
+
+def _history(folder: Path, trial: str) -> list[dict]:
+    return json.loads((folder / f"{trial}.json").read_bytes())["history"]
 
 
 def _by_mode(trials: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -95,20 +103,19 @@ def _by_mode(trials: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def _losses(part: Part, trials: pd.DataFrame) -> pd.DataFrame:
     """(c, s), a cell's loss at each step, mean over seeds."""
-    curves = {trial: steps(part.folder, trial) for trial in trials["id"]}
-    if not all(map(len, curves.values())):
+    curves = [steps(part.folder, trial) for trial in trials["equals"]]
+    if not all(map(len, curves)):
         raise Lacking("the results hold no loss of each step")
-    table = pd.DataFrame.from_dict(curves, orient="index").set_axis(trials["setting"])
+    table = pd.DataFrame(curves, index=trials["setting"])
     return table.groupby(level=0).mean().rename(columns=lambda step: step + 1)
 
 
 def _scores(part: Part, trials: pd.DataFrame) -> pd.DataFrame:
     """(c, epochs), a cell's score on the report half after each epoch, mean over seeds."""
-    settings = dict(zip(trials["id"], trials["setting"], strict=True))
     rows = [
-        {"setting": settings[trial], "epoch": epoch["epoch"], "score": epoch["report"][part.metric]}
-        for trial in trials["id"]
-        for epoch in json.loads((part.folder / f"{trial}.json").read_bytes())["history"]
+        {"setting": setting, "epoch": epoch["epoch"], "score": epoch["report"][part.metric]}
+        for setting, trial in zip(trials["setting"], trials["equals"], strict=True)
+        for epoch in _history(part.folder, trial)
     ]
     return pd.DataFrame(rows).groupby(["setting", "epoch"])["score"].mean().unstack()
 

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from analysis.figures.settings import knobs, matched, of_method, word
+from analysis.figures.settings import knobs, matched, of_method, twins, whole, word
 from analysis.figures.style import PAGE, Lacking, blank, framed, styled
 from analysis.load import spell
 from analysis.part import Part
@@ -31,6 +31,8 @@ def draw(part: Part) -> Figure:
     Raises:
         Lacking: rank or factor does not vary, or no setting is shared.
     """
+    note = "Rate chosen on the selection half, score on the report half. {}" + twins(part)
+    part = whole(part)
     trials = of_method(part.selected)
     trials = trials[trials["status"] == "ok"].dropna(subset="score")
     varied = knobs(part.trials)
@@ -41,8 +43,7 @@ def draw(part: Part) -> Figure:
     others = [knob for knob in varied if knob not in (DOWN, ACROSS, *facets)]
     found = matched(trials, [*facets, DOWN, ACROSS], others)
     figure = _panels(found.means, facets, part.metric)
-    note = f"Rate chosen on the selection half, score on the report half. {found.words}"
-    return framed(figure, part.title, note)
+    return framed(figure, part.title, note.format(found.words))
 
 
 def _panels(means: pd.Series, facets: list[str], metric: str) -> Figure:

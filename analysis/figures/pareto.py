@@ -1,49 +1,111 @@
-"""Score against trainable parameters, one point a cell: what a parameter buys."""
+"""Score against what a cell costs: parameters, and time and memory where they were measured."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's palette, safe for color-blind readers; marker shapes carry it in gray.
-STYLES = {
-    "lokr": ("#0072B2", "o", "LoKr"),
-    "lokr-peft": ("#56B4E9", "D", "LoKr (peft)"),
-    "lora": ("#D55E00", "s", "LoRA (peft)"),
-    "full": ("#009E73", "^", "full fine-tuning"),
-    "head": ("#555555", "v", "head on the frozen base"),
-}
+from analysis import cost
+from analysis.figures.rows import limits
+from analysis.figures.style import COLUMN, PAGE, Lacking, blank, framed, key, style, styled
+from analysis.part import Part
+from analysis.statistics.cells import summarize
 
 
-def pareto(cells: pd.DataFrame, title: str, metric: str) -> Figure:
-    """Points with one standard deviation over seeds as bars; parameters on a log axis.
+class Price(NamedTuple):
+    """What a panel has on its x axis.
 
     Args:
-        cells: from :func:`analysis.selection.cells`.
-        title: task and base.
-        metric: name of the score.
+        column: of the table.
+        label: for the axis.
+        log: whether the axis is logarithmic.
     """
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    axes = figure.subplots()
-    for method, group in cells.groupby("method", sort=False):
-        color, marker, label = STYLES[str(method)]
-        axes.errorbar(
-            group["trainable"],
-            group["score"],
-            yerr=group["spread"].fillna(0.0),
-            fmt=marker,
-            color=color,
-            label=label,
-            markersize=6,
-            capsize=2,
-            linewidth=1,
+
+    column: str
+    label: str
+    log: bool = False
+
+
+PARAMETERS = Price("trainable", "trainable parameters", log=True)
+MEASURED = (Price("step_p50_ms", "ms a step, alone"), Price("peak_gib", "peak GiB, alone"))
+"""Of one trial that trains alone, from ``results/cost``."""
+_NOTE = (
+    "Rate chosen on the selection half; mean over seeds on the report half, 95% intervals (seeds "
+    "alone, variance pooled over cells). Line: no cell costs less and scores more."
+)
+
+
+@styled
+def draw(part: Part) -> Figure:
+    """A panel a price, a point a cell, and the front.
+
+    Raises:
+        Lacking: no trial has a score.
+    """
+    table = prices(part)
+    if table["mean"].isna().all():
+        raise Lacking("no trial has a score")
+    there = [price for price in MEASURED if price.column in table]
+    shown = [PARAMETERS, *there]
+    figure = blank(PAGE if there else COLUMN, 2.9 if there else 3.0)
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, price in zip(panels, shown, strict=True):
+        _panel(axes, table, price)
+    panels[0].set_ylim(limits(table.assign(at=table["mean"])))
+    panels[0].set_ylabel(f"{part.metric}, points")
+    handles = [key(style(method)) for method in table["method"].drop_duplicates()]
+    return framed(figure, part.title, _note(table), handles, 5 if there else 2)
+
+
+def prices(part: Part) -> pd.DataFrame:
+    """One row a cell, best first: the columns of :func:`analysis.statistics.cells.summarize` (mean,
+    low and high in points), and where cells were measured alone, ``hardware``, ``step_p50_ms`` and
+    ``peak_gib`` on the hardware that measured most of them.
+    """
+    table = summarize(part)
+    bounds = ["mean", "low", "high"]
+    table[bounds] *= 100
+    found = cost.of_part(part.folder.parent, part)
+    if found.empty:
+        return table
+    hardware = found["hardware"].value_counts().sort_index(kind="stable").idxmax()
+    own = found[found["hardware"] == hardware].drop_duplicates("cell")
+    own = own.assign(peak_gib=own["peak_bytes"] / 2**30)
+    measured = [price.column for price in MEASURED if own[price.column].notna().any()]
+    return table.merge(own[["cell", "hardware", *measured]], how="left", on="cell")
+
+
+def front(table: pd.DataFrame, price: str) -> pd.DataFrame:
+    """The rows to which no other is better in one of price (less) and mean (more) without being
+    worse in the other, by rising price.
+    """
+    ranked = table.dropna(subset=[price, "mean"]).sort_values(
+        [price, "mean"], ascending=[True, False]
+    )
+    return ranked[ranked["mean"] > ranked["mean"].cummax().shift(fill_value=-float("inf"))]
+
+
+def _note(table: pd.DataFrame) -> str:
+    if "hardware" not in table:
+        return _NOTE
+    known = table["hardware"].dropna()
+    return f"{_NOTE} Time and memory: {len(known)} of {len(table)} cells, on {known.iloc[0]}."
+
+
+def _panel(axes: Axes, table: pd.DataFrame, price: Price) -> None:
+    known = table.dropna(subset=[price.column, "mean"])
+    for method, group in known.groupby("method", sort=False):
+        look = style(method)
+        x = group[price.column]
+        axes.vlines(x, group["low"], group["high"], color=look.color, linewidth=0.6, alpha=0.7)
+        axes.plot(
+            x, group["mean"], look.marker, color=look.color, markeredgecolor="white", mew=0.4, ms=5
         )
-    axes.set_xscale("log")
-    axes.set_xlabel("trainable parameters (adapter and head)")
-    axes.set_ylabel(f"{metric}, report half of the dev set")
-    axes.set_title(title)
-    axes.grid(alpha=0.25, linewidth=0.5)
-    axes.legend(frameon=False, fontsize="small")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    return figure
+    line = front(known, price.column)
+    axes.plot(line[price.column], line["mean"], color="black", lw=0.8, zorder=1, ds="steps-post")
+    axes.set_xscale("log" if price.log else "linear")
+    axes.set_xlabel(price.label)
+    axes.grid(True)

@@ -1,4 +1,4 @@
-"""Performance profiles over all tasks: which share of a method's runs is better than a threshold?"""
+"""Performance profiles over all tasks: what share of a method's runs beats a threshold?"""
 
 from __future__ import annotations
 
@@ -87,5 +87,5 @@ def _scaled(part: Part) -> bool:
 def _note(whole: Sequence[Part], count: int) -> str:
     how = "; ".join(dict.fromkeys(scale(part).how for part in whole))
     without = count - len(whole)
-    missing = f"{without} other parts have no such scale." if without else ""
+    missing = f"Parts without such a scale: {without}." if without else ""
     return _NOTE.format(parts=len(whole), how=how, without=missing)

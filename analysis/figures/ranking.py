@@ -13,8 +13,8 @@ from analysis.part import Part
 from analysis.statistics.cells import COVERS, summarize
 
 _NOTE = (
-    "Rate chosen on the selection half, mean over {seeds} seeds on the report half. Filled: not told "
-    "from the best at 5%. Chosen: best on the selection half. {covers}. {short}"
+    "Rate chosen on the selection half, mean over {seeds} seeds on the report half. Filled: not "
+    "told from the best at 5%. Chosen: best on the selection half. {covers}. {short}"
 )
 
 _ODD = "A far wider interval is of a cell that varies far more than the others: its own seeds'. "

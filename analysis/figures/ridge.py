@@ -1,8 +1,8 @@
 """Alpha against the rate: is it their product alone that counts?
 
-An adapter starts at ΔW = 0 and AdamW's steps have the size of the rate whatever the gradient's, so to
-first order ΔW moves by rate · alpha/r a step (the *effective scale*). If that were all, scores would
-be equal along its diagonals, and the lines of the last panel would lie on each other.
+An adapter starts at ΔW = 0 and AdamW's steps have the size of the rate whatever the gradient's, so
+to first order ΔW moves by rate · alpha/r a step (the *effective scale*). If that were all, scores
+would be equal along its diagonals, and the lines of the last panel would lie on each other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.settings import SCALE, knobs, matched, of_method
+from analysis.figures.settings import SCALE, knobs, matched, of_method, twins, whole
 from analysis.figures.style import (
     FAINT,
     PAGE,
@@ -49,6 +49,7 @@ def draw(part: Part) -> Figure:
     Raises:
         Lacking: alpha/r or the rate has one value, or no setting is shared.
     """
+    same, part = twins(part), whole(part)
     trials = of_method(part.trials)
     _require(trials)
     well = trials[trials["status"] == "ok"].dropna(subset="score")
@@ -58,7 +59,7 @@ def draw(part: Part) -> Figure:
     found = matched(well, squares, others)
     table = scored(found.means)
     figure, handles = _laid_out(table, part.metric)
-    return framed(figure, part.title, _NOTE + found.words + _failures(trials), handles)
+    return framed(figure, part.title, _NOTE + found.words + _failures(trials) + same, handles)
 
 
 def scored(means: pd.Series) -> pd.DataFrame:

@@ -30,7 +30,7 @@ _SHORT = {
     "full": "full",
     "head": "head",
 }
-_HEADINGS = {"decompose_factor": "f", **{"use_effective_conv2d": "eff", "alpha": "α"}}
+_HEADINGS = {"decompose_factor": "f", "use_effective_conv2d": "eff", "alpha": "a"}
 
 
 class Column(NamedTuple):
@@ -64,7 +64,36 @@ def explained(part: Part) -> str:
     common = labels.shared(part.trials["trial.target_modules"])
     if "target_modules" in labels.knobs(part.cells) and common:
         short.append(f"({len(common)}): {', '.join(common)}.")
-    return " ".join(text for text in short if not text.startswith("α"))
+    return " ".join(short)
+
+
+def compact(part: Part) -> dict[str, str]:
+    """Every cell in a few letters: ``LoKr r8 a4 f-1 both lycoris``; flags that are off are left
+    out.
+    """
+    table = labels.shortened(part.cells, part.trials)
+    names = labels.knobs(part.cells)
+    return {
+        str(row["cell"]): " ".join(
+            [
+                _SHORT.get(row["method"], row["method"]),
+                *filter(None, (_said(knob, row[knob]) for knob in names)),
+            ]
+        )
+        for row in table.to_dict("records")
+    }
+
+
+def _said(knob: str, value: str) -> str:
+    heading = _heading(knob)
+    if value in ("", "no"):
+        return ""
+    if value == "yes":
+        return heading
+    if value in ("True", "False", "None"):
+        return f"{heading}:{value}"
+    number = value.lstrip("-").replace(".", "", 1).isdigit()
+    return f"{heading}{value}" if number else value
 
 
 def panels(part: Part, cells: Sequence[str], count: int) -> tuple[Figure, list[Axes]]:

@@ -1,7 +1,8 @@
 """Means over the other knobs that can be compared: only settings that every square has count.
 
-A *square* is what a figure tells apart (a rank and a factor, say); a *setting* is the values of all
-other knobs. A grid has holes, and the mean over what happens to be there compares different settings.
+A *square* is what a figure tells apart (a rank and a factor, say); a *setting* is the values of
+all other knobs. A grid has holes, and the mean over what happens to be there compares different
+settings.
 """
 
 from __future__ import annotations
@@ -11,14 +12,17 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from analysis.collapsed import completed
 from analysis.figures.style import Lacking
 from analysis.labels import HEADINGS
 from analysis.load import knobs_of, spell
+from analysis.part import Part
 
 METHOD = "lokr"
 SCALE = "alpha/r"
 WORDS = {**HEADINGS, "learning_rate": "rate", "use_effective_conv2d": "effective conv"}
 """Knobs as axes and legends call them."""
+_TWINS = " A cell that is the same function as another has that one's numbers."
 
 
 class Matched(NamedTuple):
@@ -53,6 +57,16 @@ def word(knob: str) -> str:
 def knobs(trials: pd.DataFrame, method: str = METHOD) -> list[str]:
     """The knobs that vary in a method's trials."""
     return knobs_of(trials).get(method, [])
+
+
+def whole(part: Part) -> Part:
+    """The part with the cells that never ran because they are the same function as another."""
+    return completed(part)
+
+
+def twins(part: Part) -> str:
+    """A sentence for the note where some of :func:`whole` is not in the part's own trials."""
+    return _TWINS if len(whole(part).trials) > len(part.trials) else ""
 
 
 def of_method(trials: pd.DataFrame, method: str = METHOD) -> pd.DataFrame:

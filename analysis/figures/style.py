@@ -1,8 +1,8 @@
 """What every figure shares: colors, markers, sizes of a paper's page, and the way to a file.
 
-The palette is Okabe and Ito's (Color Universal Design, 2008), safe for color-blind readers; markers,
-dashes and hatches say the same in gray. Fonts are of 7 points and more at the size that is written,
-so a figure goes into a column (``COLUMN`` inches) or across a page (``PAGE``) as it is.
+The palette is Okabe and Ito's (Color Universal Design, 2008), safe for color-blind readers;
+markers, dashes and hatches say the same in gray. Fonts are of 7 points and more at the size that is
+written, so a figure goes into a column (``COLUMN`` inches) or across a page (``PAGE``) as it is.
 """
 
 from __future__ import annotations
@@ -120,15 +120,33 @@ def blank(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+class Note(NamedTuple):
+    """Small text in lines that fit the width.
+
+    Args:
+        lines: with line breaks.
+        height: inches.
+    """
+
+    lines: str
+    height: float
+
+
+def note(width: float, text: str) -> Note:
+    """Small text broken to fit ``width`` inches."""
+    lines = textwrap.fill(text, int(width * _CHARACTERS))
+    return Note(lines, _LINE * (lines.count("\n") + 1))
+
+
 def framed(
-    figure: Figure, title: str, note: str, handles: Sequence[Artist] = (), columns: int = 4
+    figure: Figure, title: str, small: str, handles: Sequence[Artist] = (), columns: int = 4
 ) -> Figure:
-    """Put a short title above, a legend for all axes below, and under it, in small, the note.
+    """Put a short title above, a legend for all axes below, and under it the note.
 
     Args:
         figure: from :func:`blank`; its axes keep to the room in between.
         title: what the figure is of.
-        note: how the numbers came about.
+        small: how the numbers came about.
         handles: the legend's entries.
         columns: of the legend.
 
@@ -136,12 +154,12 @@ def framed(
         The figure.
     """
     width, height = figure.get_size_inches()
-    text = textwrap.fill(note, int(width * _CHARACTERS))
-    under = _LINE * (text.count("\n") + 1) + PAD
+    text = note(width, small)
+    under = text.height + PAD
     keys = _KEY * math.ceil(len(handles) / columns)
     over = TITLE * 1.2 / 72 + PAD
     figure.text(PAD / width, 1 - PAD / height, title, va="top", size=TITLE)
-    figure.text(PAD / width, PAD / height, text, va="bottom", size=SMALL, color="#444444")
+    figure.text(PAD / width, PAD / height, text.lines, va="bottom", size=SMALL, color="#444444")
     if handles:
         place = (PAD / width, (under + PAD / 2) / height)
         figure.legend(handles=list(handles), loc="lower left", bbox_to_anchor=place, ncols=columns)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 from rich.console import Console
 
 from analysis import labels
 from analysis.figures import samples
-from analysis.figures.pareto import pareto
+from analysis.figures.pareto import draw as pareto
+from analysis.figures.style import Lacking, save
 from analysis.load import load
 from analysis.part import Part, parts
 from analysis.provenance import mixed
@@ -18,7 +18,8 @@ from analysis.terminal import judged, layout
 
 
 def summarize(folder: Path, console: Console | None = None) -> None:
-    """Print the cells of a study and write ``<folder>/figures/<task>-<base>.{png,pdf,csv}``.
+    """Print the cells of a study and write ``<folder>/figures/<task>-<base>.csv`` and
+    ``<task>-<base>-pareto.{png,pdf}``.
 
     One table and one figure for each task and base in the study; where samples were drawn, one more
     table and ``<task>-<base>-samples.{png,pdf}``.
@@ -48,12 +49,20 @@ def _summarize_part(part: Part, console: Console) -> None:
         console.print(drawn)
     table.to_csv(f"{_place(part)}.csv", index=False)
     _say(console, f"table   {_place(part)}.csv")
-    _write(pareto(table, part.title, part.metric), _place(part))
-    _say(console, f"figure  {_place(part)}.png (and .pdf)")
+    _draw_front(part, console)
     if drawn is not None:
         _show_samples(part, short, notes, console)
     elif part.metric == "gain":
         _say(console, "samples none were drawn (samples=0)")
+
+
+def _draw_front(part: Part, console: Console) -> None:
+    try:
+        save(pareto(part), _place(part, "-pareto"))
+    except Lacking as reason:
+        _warn(console, f"figure  none: {reason}")
+    else:
+        _say(console, f"figure  {_place(part, '-pareto')}.png (and .pdf)")
 
 
 def _show_samples(part: Part, table: pd.DataFrame, notes: str, console: Console) -> None:
@@ -64,19 +73,13 @@ def _show_samples(part: Part, table: pd.DataFrame, notes: str, console: Console)
     if lacking:
         _warn(console, f"no picture can be read from {part.pictures}: {', '.join(lacking)}")
     if strips:
-        _write(samples.samples(strips, part.title, notes), _place(part, "-samples"))
+        save(samples.samples(strips, part.title, notes), _place(part, "-samples"))
         _say(console, f"samples {_place(part, '-samples')}.png (and .pdf)")
 
 
 def _place(part: Part, name: str = "") -> Path:
     """Where a figure goes, without a suffix."""
     return part.folder / "figures" / f"{part.slug}{name}"
-
-
-def _write(figure: Figure, stem: Path) -> None:
-    # No date and no version in the files: the same results give the same bytes.
-    figure.savefig(f"{stem}.png", dpi=160, metadata={"Software": None})
-    figure.savefig(f"{stem}.pdf", metadata={"CreationDate": None, "Producer": None})
 
 
 def _say(console: Console, line: str, style: str | None = None) -> None:

@@ -86,7 +86,7 @@ def test_summary_prints_every_cell_and_writes_the_same_bytes_twice(folder):
     out = io.StringIO()
     summarize(folder, Console(file=out, width=160))
     text = out.getvalue()
-    for expected in ("lokr", "head", "75.0 ± 7.1", "0.01", "glue-rte-minilm.png"):
+    for expected in ("lokr", "head", "75.0 ± 7.1", "0.01", "glue-rte-minilm-pareto.png"):
         assert expected in text
     files = sorted((folder / "figures").iterdir())
     assert [f.suffix for f in files] == [".csv", ".pdf", ".png"]
