@@ -54,6 +54,27 @@ def effects(
 
 
 @app.command()
+def importance(
+    study: Annotated[str, typer.Argument(help="Name of the study, a folder under RESULTS.")],
+    results: Results = Path("results"),
+    metric: Annotated[
+        str, typer.Option(help="score, or another metric of the study: similarity, drift, ...")
+    ] = "score",
+    method: Annotated[str, typer.Option(help="Whose knobs.")] = "lokr",
+) -> None:
+    """Print what makes the differences between a study's trials: shares of variance by knob."""
+    from analysis.collapsed import DamagedError
+    from analysis.terminal.effects import UnknownMetricError
+    from analysis.terminal.importance import UnknownMethodError, report
+
+    try:
+        report(results / study, metric, method)
+    except (FileNotFoundError, UnknownMetricError, UnknownMethodError, DamagedError) as error:
+        typer.secho(str(error), err=True, fg="red")
+        raise typer.Exit(1) from None
+
+
+@app.command()
 def export(
     results: Results = Path("results"),
     out: Annotated[
@@ -118,6 +139,29 @@ def figures(
     except (FileNotFoundError, DamagedError) as error:
         typer.secho(str(error), err=True, fg="red")
         raise typer.Exit(1) from None
+
+
+@app.command()
+def paper(
+    results: Results = Path("results"),
+    out: Annotated[Path, typer.Option(help="Folder for the sources and the PDF.")] = Path("paper"),
+) -> None:
+    """Write two pages in LaTeX with figures, tables and macros, and compile them if it can."""
+    from analysis.paper import PaperError, build
+    from analysis.paper.compiling import LatexError
+
+    try:
+        made = build(results, out)
+    except (FileNotFoundError, PaperError, LatexError) as error:
+        typer.secho(str(error), err=True, fg="red")
+        raise typer.Exit(1) from None
+    for path, why in made.unread.items():
+        typer.secho(f"{path} holds no result and was left out: {why}", err=True, fg="yellow")
+    for note in made.notes:
+        typer.secho(f"note    {note}", fg="yellow")
+    typer.echo(f"sources {made.sources}/main.tex, numbers.tex, figures/, tables/")
+    if made.pdf is not None:
+        typer.echo(f"paper   {made.pdf} ({made.pages} pages)")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
 """Functional ANOVA of a random forest: what a grid with holes says about its variables.
 
-A forest (Breiman 2001; scikit-learn's) is fitted to the means of the points that were measured and
+A forest (Breiman 2001; scikit-learn's) is fitted to the means of the points that were measured, and
 asked for every point of the grid of observed levels. The marginals of its answers are then exact
-(Hutter, Hoos and Leyton-Brown 2014). They are those of a model: how well it foretells points that it
-was not shown is measured by cross-validation, and where that is poor nothing should be ranked.
-A variable that does nothing gets next to nothing, since no split gains by it; PED-ANOVA (Watanabe et
-al. 2023), which needs no grid either, gave one a share of .24 on a grid whose poor points were pruned.
+(Hutter, Hoos and Leyton-Brown 2014). They are those of a model: how well it foretells points that
+it was not shown is measured by cross-validation, and where that is poor nothing should be ranked.
+A variable that does nothing gets next to nothing, since no split gains by it; PED-ANOVA (Watanabe
+et al. 2023), which needs no grid either, gave one .24 on a grid whose poor points were pruned.
 
-Intervals are percentiles over resamples of the units, each with a forest of its own. Unlike those of
-a full grid they do not reach 0, and they do not know what the holes would have shown.
+Intervals are percentiles over resamples of the units, each with a forest of its own. Unlike those
+of a full grid they do not reach 0, and they do not know what the holes would have shown.
 
 Legend: n variables;  P measured points;  U units (what ran);  B resamples.
 """
@@ -26,7 +26,7 @@ LEAST = 10
 """Fewest units that a forest is asked about."""
 MOST = 1_000_000
 """Most points of a grid that it is asked for."""
-TREES, RESAMPLES = 200, 200
+TREES, RESAMPLES = 100, 100
 _FEW_TREES = 20  # of a resample's forest: their average over the resamples is what counts
 
 
@@ -70,7 +70,7 @@ def decompose(points: np.ndarray, units: np.ndarray, noise: Noise) -> Decomposit
     return _summarized(_shared(found, noise, noise.variance), resamples, found, noise)
 
 
-def _forest(trees: int, seed: int):  # noqa: ANN202 - sklearn is imported late
+def _forest(trees: int, seed: int):
     from sklearn.ensemble import RandomForestRegressor
 
     return RandomForestRegressor(trees, random_state=seed, n_jobs=1)

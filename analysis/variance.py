@@ -15,12 +15,14 @@ is the variance of one trial's score over the grid and the seeds that ran.
 * σ² is pooled over the points: the mean square of what is left after point and seed.
 * A point whose trials never ran because another's are the same function repeats that one's numbers,
   noise included: noise is counted by unit, which is what ran. c[u] and d[u] match mean and variance
-  of the noise in mean f̂_u² (Satterthwaite 1946); without twins c = 1/(K S), d the degrees of freedom.
-* Intervals: mean f̂_u² / (σ² c[u]) is noncentral chi-squared, whose noncentrality V[u] / (σ² c[u]) has
-  an exact confidence distribution with a point mass at 0 (Steiger 2004); all else is nearly normal.
-  Shares are drawn from the two and from σ², and the quantiles are the interval, never below 0. A
-  bootstrap over two or three seeds would be far too narrow, and one that draws noise onto the
-  measured means never finds 0. ``tests/analysis/test_importance.py`` measures the coverage.
+  of the noise in mean f̂_u² (Satterthwaite 1946); without twins c is 1/(K S), and d the degrees of
+  freedom.
+* Intervals: mean f̂_u² / (σ² c[u]) is noncentral chi-squared, whose noncentrality V[u] / (σ² c[u])
+  has an exact confidence distribution with a point mass at 0 (Steiger 2004); all else is nearly
+  normal. Shares are drawn from the two and from σ²; their quantiles are the interval, never below
+  0, so that it may lie above the share of a variable that does nothing. A bootstrap over two or
+  three seeds would be far too narrow, and one that draws noise onto the measured means never finds
+  0. ``tests/analysis/test_importance.py`` measures the coverage.
 
 Legend: k1…kn levels of the n variables;  K grid points;  U units;  S seeds;  D draws.
 """
@@ -113,9 +115,7 @@ def fit_noise(values: np.ndarray) -> Noise:
     rest = np.where(there, shifted - means[:, None], 0)
     df = int(there.sum() - len(values) - (there.any(0).sum() - 1))
     if df < 1:
-        raise NoNoiseError(
-            "no two seeds of a cell can be compared: noise cannot be told from effect"
-        )
+        raise NoNoiseError("no cell has two seeds to compare: noise cannot be told from effects")
     return Noise(float((rest**2).sum() / df), df, means, counts, seeds)
 
 
