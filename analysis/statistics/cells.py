@@ -13,7 +13,7 @@ from analysis.part import Part
 from analysis.statistics.additive import failures, sign, wide
 from analysis.statistics.center import iqm
 from analysis.statistics.choice import pick
-from analysis.statistics.noise import LEVEL, Noise, pooled
+from analysis.statistics.noise import LEVEL, Noise, of
 from analysis.statistics.paired import differences
 
 COVERS = (
@@ -64,8 +64,9 @@ def summarize(part: Part, metric: str = "score") -> pd.DataFrame:
     Raises:
         ValueError: the trials have no such metric.
     """
-    values, noise = wide(part, metric), pooled(part, metric)
-    table = _centers(values).assign(failed=failures(part, metric))
+    values, failed = wide(part, metric), failures(part, metric)
+    noise = of(values, failed)
+    table = _centers(values).assign(failed=failed)
     whole = (table["failed"] == 0) & (table["n"] > 0)
     table = table.join(_bounds(table[whole], noise).clip(*_range(part, metric)))
     table["rank"] = _places(table["mean"].where(whole), metric)

@@ -59,9 +59,17 @@ def pooled(part: Part, metric: str = "score") -> Noise:
     leaves, again and again, as long as its F ratio to the others is beyond ``ODD`` after Bonferroni
     over cells ('t Lam 2010, Cochran's test for cells of unequal size).
     """
-    values = wide(part, metric)
-    failed = failures(part, metric).reindex(values.index)
-    values = values[(failed == 0) & values.notna().any(axis=1)]
+    return of(wide(part, metric), failures(part, metric))
+
+
+def of(values: pd.DataFrame, failed: pd.Series) -> Noise:
+    """As :func:`pooled`.
+
+    Args:
+        values: (C, S) float, from :func:`analysis.statistics.additive.wide`.
+        failed: (C,) int, trials of each cell that failed, indexed by cell.
+    """
+    values = values[(failed.reindex(values.index) == 0) & values.notna().any(axis=1)]
     odd = _odd(values)
     regular = values.drop(index=odd)
     found = fit(regular.to_numpy())

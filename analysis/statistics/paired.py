@@ -14,7 +14,7 @@ from scipy import stats
 from analysis.part import Part
 from analysis.statistics.additive import failures, wide
 from analysis.statistics.choice import pick
-from analysis.statistics.noise import LEVEL, Noise, pooled
+from analysis.statistics.noise import LEVEL, Noise, of
 
 UNITS = 6
 """Fewest units for a permutation test: of five, the smallest two-sided p is .0625."""
@@ -83,9 +83,10 @@ def against(part: Part, method: str, metric: str = "score") -> pd.DataFrame:
     Raises:
         ValueError: no cell of the method has a score, or the trials have no such metric.
     """
-    values, noise, cell = wide(part, metric), pooled(part, metric), pick(part, method)
+    values, lost = wide(part, metric), failures(part, metric)
+    noise, cell = of(values, lost), pick(part, method)
     row, odd = values.index.get_loc(cell), values.index.isin(noise.odd)
-    failed = failures(part, metric).reindex(values.index).to_numpy() > 0
+    failed = lost.reindex(values.index).to_numpy() > 0
     gaps = values.to_numpy() - values.to_numpy()[row]  # (C, S)
     found = differences(values.to_numpy(), row, odd, noise)
     tested = _tested(found, gaps, test=np.where(odd | odd[row], OWN, POOLED))
