@@ -75,6 +75,28 @@ def importance(
 
 
 @app.command()
+def report(
+    results: Results = Path("results"),
+    studies: Annotated[
+        list[str] | None, typer.Option("--study", help="Only this study; may be given again.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; RESULTS/report.html by default.")
+    ] = None,
+) -> None:
+    """Write one page that answers "which LoKr should you train?", to open offline in a browser."""
+    from analysis.collapsed import DamagedError
+    from analysis.report import build
+
+    try:
+        path = build(results, out or results / "report.html", studies or ())
+    except (FileNotFoundError, DamagedError) as error:
+        typer.secho(str(error), err=True, fg="red")
+        raise typer.Exit(1) from None
+    typer.echo(f"report  {path}  (open it in a browser)")
+
+
+@app.command()
 def export(
     results: Results = Path("results"),
     out: Annotated[

@@ -1,0 +1,278 @@
+// The charts: Vega-Lite over the rows that the filter lets through, a sentence and a table beside each.
+
+const PALETTE = ["--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7"].map((c) => `var(${c})`);
+const SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "wedge"];
+const MOST_ROWS = 200; // of the table beside a chart
+const views = {};
+let turn = 0; // charts of an older filter that come late are dropped
+
+function normalized(row, fields) {
+  const scale = report.parts[row.part].scale;
+  const width = scale ? scale.high - scale.low : null;
+  const changed = Object.fromEntries(
+    fields.map((f) => [f, scale && row[f] != null ? (100 * (row[f] - scale.low)) / width : null]),
+  );
+  return { ...row, ...changed };
+}
+
+// Scores of several parts have no common unit but the one that their floor and ceiling give.
+function comparable(row, fields) {
+  return state.part === ALL ? normalized(row, fields) : row;
+}
+
+const SOURCES = {
+  cells: () =>
+    rows.cells
+      .filter((_, i) => passing[i])
+      .map((cell) => comparable({ ...cell, group: groupOf(cell) }, ["score", "low", "high"])),
+  trials: () =>
+    rows.trials
+      .filter((trial) => passing[trial.cell])
+      .map((trial) => comparable({ ...rows.cells[trial.cell], ...trial }, ["score"])),
+  curves: () =>
+    rows.curves
+      .filter((row) => passing[row.cell])
+      .map((row) => {
+        const cell = rows.cells[row.cell];
+        return comparable({ ...row, part: cell.part, group: groupOf(cell) }, ["value"]);
+      }),
+  costs: () =>
+    rows.costs
+      .filter((row) => passing[row.cell])
+      .map((row) => {
+        const cell = rows.cells[row.cell];
+        return comparable({ ...cell, ...row, group: groupOf(cell) }, ["score"]);
+      }),
+  effects: () => differences(rows.effects).filter((row) => knobPasses(row.knob)),
+  against: () => differences(rows.against),
+};
+
+function differences(found) {
+  return found
+    .filter((row) => inPart(row.part) && (!state.methods.size || state.methods.has(row.method)))
+    .map((row) =>
+      state.part === ALL ? { ...row, change: `${row.part_title}: ${row.change}` } : row,
+    );
+}
+
+// An effect is of a whole grid: a filter on values leaves those of the knobs that it names.
+function knobPasses(knob) {
+  const asked = [...state.knobs].filter(([, values]) => values.size).map(([name]) => name);
+  return !asked.length || asked.includes(knob);
+}
+
+function means(found, by, field) {
+  const groups = new Map();
+  for (const row of found) {
+    const key = JSON.stringify(by.map((name) => row[name]));
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(row);
+  }
+  const averaged = [...groups.values()].map((group) => ({
+    ...Object.fromEntries(by.map((name) => [name, group[0][name]])),
+    [field]: group.reduce((sum, row) => sum + row[field], 0) / group.length,
+    n: group.length,
+  }));
+  return averaged.sort((a, b) => {
+    const name = by.find((n) => a[n] !== b[n]);
+    return name === undefined ? 0 : inOrder(a[name], b[name]);
+  });
+}
+
+function inOrder(a, b) {
+  const difference = Number(a) - Number(b);
+  return Number.isNaN(difference) ? String(a).localeCompare(String(b)) : difference;
+}
+
+// Which tiles are bright enough for black numbers: cividis turns so in the middle.
+function brightened(found, field) {
+  const numbers = found.map((row) => row[field]);
+  const low = Math.min(...numbers);
+  const width = Math.max(...numbers) - low;
+  return found.map((row) => ({ ...row, bright: width === 0 || (row[field] - low) / width > 0.5 }));
+}
+
+function rowsFor(chart) {
+  const found = SOURCES[chart.source]().filter((row) =>
+    chart.needs.every((name) => row[name] !== null && row[name] !== undefined),
+  );
+  if (!chart.tiles) return found;
+  const [across, up] = chart.by;
+  const averaged = brightened(means(found, chart.by, chart.extreme[0]), chart.extreme[0]);
+  const several = (name) => new Set(averaged.map((row) => row[name])).size > 1;
+  return several(across) || several(up) ? averaged : [];
+}
+
+// Colors and shapes of all there is in the part, so that a filter never changes their meaning.
+function scales() {
+  const methods = Object.values(report.methods);
+  let next = 0;
+  const look = (name) => {
+    const own = methods.find((method) => method.label === name);
+    if (own) return [`var(--m-${own.slot})`, own.shape];
+    return [PALETTE[next % PALETTE.length], SHAPES[next++ % SHAPES.length]];
+  };
+  const pair = (domain) => {
+    const looks = domain.map(look);
+    const [color, shape] = [0, 1].map((i) => ({ domain, range: looks.map((both) => both[i]) }));
+    return { color, shape };
+  };
+  const shown = methodsShown().map((method) => report.methods[method].label);
+  return { group: pair(groups()), method_label: pair(shown) };
+}
+
+// The chart with its scales, and with knobs along its axes in their order.
+function prepared(spec, found) {
+  const known = scales();
+  const orders = { x: (a, b) => inOrder(a, b), y: (a, b) => inOrder(b, a) };
+  const walk = (node) => {
+    if (node === null || typeof node !== "object" || node === spec.data) return node;
+    if (Array.isArray(node)) return node.map(walk);
+    const copy = Object.fromEntries(Object.entries(node).map(([k, v]) => [k, walk(v)]));
+    for (const channel of ["color", "shape"]) {
+      const scale = known[copy[channel]?.field]?.[channel];
+      if (scale) copy[channel] = { ...copy[channel], scale };
+    }
+    for (const channel of ["x", "y"]) {
+      if (copy[channel]?.type !== "ordinal") continue;
+      const values = new Set(found.map((row) => row[copy[channel].field]));
+      copy[channel] = { ...copy[channel], sort: [...values].sort(orders[channel]) };
+    }
+    return copy;
+  };
+  return walk(spec);
+}
+
+const THEME = {
+  background: "transparent",
+  font: "system-ui, sans-serif",
+  aria: false, // the figure around it says it in words
+  view: { stroke: null },
+  axis: {
+    labelColor: "currentColor",
+    titleColor: "currentColor",
+    tickColor: "currentColor",
+    domainColor: "currentColor",
+    gridColor: "currentColor",
+    gridOpacity: 0.12,
+    domainOpacity: 0.5,
+    tickOpacity: 0.5,
+    labelFontSize: 12,
+    titleFontSize: 12,
+    titleFontWeight: 500,
+  },
+  legend: {
+    labelColor: "currentColor",
+    titleColor: "currentColor",
+    labelFontSize: 12,
+    symbolOpacity: 1,
+  },
+  rule: { color: "currentColor" },
+};
+const OPTIONS = { ast: true, actions: false, renderer: "svg", config: THEME };
+
+// Rows that are names take as much room as there are; Vega-Lite's own steps do not go with a width.
+function heightOf(chart, found) {
+  const step = chart.spec.height.step;
+  return step ? step * new Set(found.map((row) => row.change)).size : chart.spec.height;
+}
+
+async function draw(chart, mine) {
+  const figure = document.getElementById(chart.name);
+  const place = figure.querySelector(".plot");
+  const found = rowsFor(chart);
+  describe(chart, figure, found);
+  if (!found.length) {
+    views[chart.name]?.finalize();
+    delete views[chart.name];
+    place.replaceChildren();
+    place.hidden = true;
+    return;
+  }
+  place.hidden = false;
+  const width = place.clientWidth;
+  const spec = prepared(
+    {
+      ...chart.spec,
+      width,
+      height: heightOf(chart, found),
+      autosize: { type: "fit-x", contains: "padding" },
+      data: { name: "rows", values: found },
+      config: { legend: { columns: Math.max(1, Math.floor(width / 170)) } },
+    },
+    found,
+  );
+  const inside = element("div");
+  const made = await vegaEmbed(inside, spec, OPTIONS);
+  if (mine !== turn) {
+    made.finalize();
+    return;
+  }
+  views[chart.name]?.finalize();
+  views[chart.name] = made;
+  place.replaceChildren(inside);
+}
+
+// What the chart says in words, and its numbers as a table.
+function describe(chart, figure, found) {
+  const words = figure.querySelector(".words");
+  words.textContent = found.length ? sentence(chart, found) : `Nothing to draw: ${chart.lacking}`;
+  figure.querySelector(".plot").setAttribute("aria-label", `${chart.title}. ${words.textContent}`);
+  const details = figure.querySelector("details");
+  details.hidden = !found.length;
+  details.ontoggle = () => details.open && tabulate(chart, details, found);
+  if (details.open) tabulate(chart, details, found);
+}
+
+function tabled(chart, found) {
+  return chart.by.length && !chart.tiles ? means(found, chart.by, chart.extreme[0]) : found;
+}
+
+function sentence(chart, found) {
+  const [field, heading] = chart.extreme;
+  const ranked = [...tabled(chart, found)].sort((a, b) => a[field] - b[field]);
+  const named = (row) => `${shown(row[field])} (${nameOf(chart, row)})`;
+  const count = `${ranked.length.toLocaleString("en")} ${ranked.length === 1 ? chart.noun : chart.nouns}`;
+  if (ranked.length === 1) return `${count}: ${heading} ${named(ranked[0])}.`;
+  return `${count}. Highest ${heading} ${named(ranked.at(-1))}, lowest ${named(ranked[0])}.`;
+}
+
+function nameOf(chart, row) {
+  const by = chart.by.map((name) => (name === "group" ? row.group : `${name} ${row[name]}`));
+  return by.length ? by.join(", ") : (row.change ?? row.label);
+}
+
+function shown(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value !== "number") return String(value);
+  if (Number.isInteger(value)) return value.toLocaleString("en");
+  return value.toLocaleString("en", { maximumSignificantDigits: Math.abs(value) < 1 ? 3 : 4 });
+}
+
+function tabulate(chart, details, found) {
+  const all = tabled(chart, found);
+  const head = chart.columns.map(([, heading]) => element("th", { scope: "col", textContent: heading }));
+  const body = all.slice(0, MOST_ROWS).map((row) => {
+    const [first, ...rest] = chart.columns.map(([name]) => shown(row[name]));
+    return element(
+      "tr",
+      {},
+      element("th", { scope: "row", textContent: first }),
+      ...rest.map((text) => element("td", { textContent: text })),
+    );
+  });
+  const note = all.length > MOST_ROWS ? `The first ${MOST_ROWS} of ${all.length}. ` : "";
+  const table = element(
+    "table",
+    {},
+    element("caption", { textContent: `${note}${chart.title}` }),
+    element("thead", {}, element("tr", {}, ...head)),
+    element("tbody", {}, ...body),
+  );
+  details.querySelector(".scroll").replaceChildren(table);
+}
+
+async function drawAll() {
+  const mine = ++turn;
+  await Promise.all(report.charts.map((chart) => draw(chart, mine)));
+}
