@@ -279,7 +279,8 @@ def _rival(part: Part, cell: str, method: str, name: str | None = None) -> Rival
     what = "LoKr" if name is None else f"The best LoKr of at most 1/{SHARE} of LoRA's size"
     text = (
         f"{what} is {verdict} {words.method_name(method)}: "
-        f"{words.change(row['difference'])} points ({bounds}, {words.counted(int(row['seeds']), 'seed')}), with {labels.whole(ours)} "
-        f"trainable parameters against {labels.whole(theirs)}."
+        f"{words.change(row['difference'])} points ({bounds}, "
+        f"{words.counted(int(row['seeds']), 'seed')}), with {labels.whole(ours)} trainable "
+        f"parameters against {labels.whole(theirs)}."
     )
     return Rival(name or method, level, row["difference"], row["low"], row["high"], text)

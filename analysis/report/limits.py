@@ -84,7 +84,8 @@ def _rates(part: Part) -> Iterator[str]:
         if len(at):
             yield (
                 f"{len(at):,} of {words.counted(len(tuned), 'cell')} with three rates or more did "
-                f"best at the {word} rate that was tried ({_by_method(at)}): a {word[:-3]}er one may be better still."
+                f"best at the {word} rate that was tried ({_by_method(at)}): a {word[:-3]}er one "
+                "may be better still."
             )
 
 

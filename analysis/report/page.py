@@ -185,10 +185,8 @@ def _part(one: Seen) -> dict[str, Any]:
         "title": part.title,
         "study": part.study,
         "values": rows.values(part),
-        "scale": None
-        if isinstance(unit, str)
-        else {"low": 100 * unit.low, "high": 100 * unit.high},
-        "note": f"The score is {part.metric} on the report half of the dev set, in points of 100.",
+        "scale": unit and {"low": 100 * unit.low, "high": 100 * unit.high},
+        "note": f"Score: {part.metric} on the report half of the dev set, in points of 100.",
     }
 
 
