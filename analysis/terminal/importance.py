@@ -11,6 +11,7 @@ from analysis.effects import metrics
 from analysis.importance import VIEWS, Importance, importance
 from analysis.load import load
 from analysis.part import Part, parts
+from analysis.scale import explained
 from analysis.terminal.effects import UnknownMetricError
 from analysis.terminal.layout import Column, fitting
 
@@ -29,6 +30,12 @@ _INTERVALS = {
         "cross-validated R² {fit:.2f}"
     ),
 }
+_SCALE = (
+    "What linear models explain of {metric}: logarithms of the numbers named, with squares and "
+    "products; knobs as categories. terms: free coefficients. held out: R² on cells that the model "
+    "was not fitted to. alpha / r is PEFT's scale; where rate alpha / r or rate alpha do as well as "
+    "alpha x r x rate, tuning alpha is tuning the rate."
+)
 
 
 class UnknownMethodError(ValueError):
@@ -38,7 +45,7 @@ class UnknownMethodError(ValueError):
 def report(
     folder: Path, metric: str = "score", method: str = "lokr", console: Console | None = None
 ) -> Path:
-    """Print what matters in a study and write ``<folder>/figures/importance-<method>-<metric>.csv``.
+    """Print what matters in a study; write ``<folder>/figures/importance-<method>-<metric>.csv``.
 
     Args:
         folder: ``results/<study>``.
@@ -66,6 +73,7 @@ def report(
             one = importance(part, metric, method, view)
             _print(part, metric, one, console)
             found.append(_flat(part, one))
+        _print_scale(part, metric, method, console)
     path = folder / "figures" / f"importance-{method}-{metric}.csv"
     path.parent.mkdir(exist_ok=True)
     pd.concat(found, ignore_index=True).to_csv(path, index=False)
@@ -97,6 +105,23 @@ def _print(part: Part, metric: str, found: Importance, console: Console) -> None
     ]
     named = part.metric if metric == "score" else metric
     caption = f"{_caption(named, found)}{_lost(found)}"
+    console.print(fitting(title, lambda layout: columns, caption, console))
+
+
+def _print_scale(part: Part, metric: str, method: str, console: Console) -> None:
+    table = explained(part, metric, method)
+    if table.empty:
+        return
+    columns = [
+        Column("model", [*table["model"]], number=False),
+        Column("terms", [*map(str, table["terms"])]),
+        *(
+            Column(heading, [f"{value:z.2f}" for value in table[name]])
+            for name, heading in {"r2": "R²", "held_out": "held out"}.items()
+        ),
+    ]
+    caption = _SCALE.format(metric=part.metric if metric == "score" else metric)
+    title = f"{part.title}, effective scale and size"
     console.print(fitting(title, lambda layout: columns, caption, console))
 
 
