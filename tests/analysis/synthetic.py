@@ -4,14 +4,15 @@
     score = y + h,  selection_score = y + h'
 
 u ~ N(0, seed_noise²) is shared by all cells, e ~ N(0, noise²) is a trial's own, h and h' ~
-N(0, half_noise²) are those of the two halves of the dev set. Everything is drawn from one numpy
-Generator, so the same arguments give the same bytes.
+N(0, half_noise²) are those of the two halves of the dev set. The same arguments give the same
+bytes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -99,10 +100,15 @@ class Design:
         cells = [dict(zip(self.effects, values, strict=True)) for values in grid]
         return [knobs for knobs in cells if self.keep(knobs)]
 
-    def results(self, generator: np.random.Generator) -> Iterator[dict]:
-        """One result a trial, in the schema of ``experiments/store.py``."""
+    def results(self, generator: np.random.Generator, luck: int = 0) -> Iterator[dict]:
+        """One result a trial, in the schema of ``experiments/store.py``.
+
+        Args:
+            generator: of what is a trial's own.
+            luck: of what a run's seed does, which is the same in all designs of a task.
+        """
         seeds = range(self.seeds) if isinstance(self.seeds, int) else self.seeds
-        shared = {seed: generator.normal(0, self.seed_noise) for seed in seeds}
+        shared = {seed: self.seed_noise * self._luck(luck, seed) for seed in seeds}
         for knobs, rate, seed in product(self.cells(), self.rates, seeds):
             y = (
                 self.truth(knobs)
@@ -114,6 +120,10 @@ class Design:
             failed = self.failed(knobs, rate, seed)
             trial = {**DEFAULTS, **self.trial, **knobs, "learning_rate": rate, "seed": seed}
             yield self._result(trial, None if failed else halves, self.adapter(knobs))
+
+    def _luck(self, luck: int, seed: int) -> float:
+        task = zlib.crc32(str({**DEFAULTS, **self.trial}["task"]).encode())
+        return float(np.random.default_rng([luck, task, seed]).normal())
 
     def _result(self, trial: dict, halves: np.ndarray | None, adapter: int) -> dict:
         body = json.dumps(trial, sort_keys=True).encode()
@@ -167,7 +177,7 @@ def write(folder: Path, *designs: Design, seed: int = 0) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     for design in designs:
-        for result in design.results(generator):
+        for result in design.results(generator, seed):
             (folder / f"{result['id']}.json").write_bytes(json.dumps(result).encode())
     return folder
 

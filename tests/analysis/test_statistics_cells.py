@@ -80,12 +80,12 @@ def test_a_cell_in_which_all_failed_has_no_numbers(tmp_path):
 
 def test_where_all_failed_nothing_is_picked(tmp_path):
     (part,) = make(tmp_path, effects=RANKS, failed=lambda knobs, rate, seed: True)
-    with pytest.raises(ValueError, match="no cell of made-up has a score|has no score"):
+    with pytest.raises(ValueError, match="None has no score"):
         pick(part)
 
 
 def test_a_method_that_did_not_run_is_named_with_those_that_did(tmp_path):
-    with pytest.raises(ValueError, match="'full' has no score.*there are lokr, lora"):
+    with pytest.raises(ValueError, match=r"'full' has no score.*there are lokr, lora"):
         pick(contest(tmp_path), "full")
 
 
