@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.figures.settings import knobs, of_method, twins, whole
+from analysis.figures.settings import knobs, of_method, require_scores, twins, whole
 from analysis.figures.style import PAGE, SERIES, Lacking, Style, blank, framed, key, styled
 from analysis.load import spell
 from analysis.part import Part
@@ -36,6 +36,7 @@ def draw(part: Part) -> Figure:
     Raises:
         Lacking: one init mode only, no cell that all of them have, or no loss of a step.
     """
+    require_scores(part)
     same, part = twins(part), whole(part)
     trials = shared_cells(part)
     curves = {mode: _losses(part, own) for mode, own in _by_mode(trials)}

@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.figures.fronts import front
 from analysis.figures.style import (
     FAINT,
     PAGE,
@@ -28,7 +29,8 @@ _PERCENT = ("score", "style", "drift")
 _NOTE = (
     "Mean over seeds. Filled: each cell at the rate chosen on the selection half; small and gray: "
     "its other rates. Line: no cell drifts less and has more. Drift: % by which the loss on the "
-    "base's own pictures rises."
+    "base's own pictures rises, at the selected epoch like {metric}; samples are drawn after the "
+    "last step."
 )
 
 
@@ -51,7 +53,7 @@ def draw(part: Part) -> Figure:
         axes.set_xlabel("drift, %")
     methods = table.loc[table["selected"], "method"].drop_duplicates()
     handles = [key(style(method)) for method in methods]
-    return framed(figure, part.title, _NOTE, handles)
+    return framed(figure, part.title, _NOTE.format(metric=part.metric), handles)
 
 
 def points(part: Part) -> pd.DataFrame:
@@ -70,14 +72,6 @@ def points(part: Part) -> pd.DataFrame:
     return means.assign(selected=means["rate"] == means["cell"].map(rates))
 
 
-def front(table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """The rows to which no other is better in one of drift (less) and ``measure`` (more) without
-    being worse in the other, by rising drift.
-    """
-    ranked = table.sort_values(["drift", measure], ascending=[True, False])
-    return ranked[ranked[measure] > ranked[measure].cummax().shift(fill_value=-float("inf"))]
-
-
 def _panel(axes: Axes, table: pd.DataFrame, measure: str) -> None:
     others, own = table[~table["selected"]], table[table["selected"]]
     axes.scatter(others["drift"], others[measure], color=FAINT, s=4, alpha=0.6, linewidths=0)
@@ -93,6 +87,6 @@ def _panel(axes: Axes, table: pd.DataFrame, measure: str) -> None:
             linewidths=0.4,
             zorder=3,
         )
-    line = front(own.dropna(subset=["drift", measure]), measure)
+    line = front(own, "drift", measure)
     axes.plot(line["drift"], line[measure], color="black", linewidth=0.7, zorder=2)
     axes.grid(True)

@@ -12,7 +12,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from analysis.figures.settings import knobs, matched, of_method, twins, whole, word
-from analysis.figures.style import PAGE, Lacking, blank, framed, styled
+from analysis.figures.style import COLUMN, PAGE, Lacking, blank, framed, styled
 from analysis.load import spell
 from analysis.part import Part
 
@@ -51,7 +51,7 @@ def _panels(means: pd.Series, facets: list[str], metric: str) -> Figure:
     panels = list(product(*values))
     down, across = (sorted(means.index.unique(knob)) for knob in (DOWN, ACROSS))
     height = 1.4 + 0.12 * len(facets) + 0.28 * len(down)
-    figure = blank(PAGE if len(panels) > 1 else PAGE / 2, height)
+    figure = blank(PAGE if len(panels) > 1 else COLUMN, height)
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     norm = Normalize(100 * means.min(), 100 * means.max())
     for axes, panel in zip(grid, panels, strict=True):

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures import rows
+from analysis.figures.settings import require_scores
 from analysis.figures.style import INK, SMALL, Lacking, framed, style, styled
 from analysis.part import Part
 from analysis.statistics.paired import against
@@ -28,6 +29,7 @@ def draw(part: Part) -> Figure:
     Raises:
         Lacking: neither LoRA nor full fine-tuning has a score, or there is nothing beside them.
     """
+    require_scores(part)
     found = {rival: against(part, rival) for rival in rivals(part)}
     if not found:
         raise Lacking("neither LoRA nor full fine-tuning has a score to compare with")

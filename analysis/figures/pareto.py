@@ -9,8 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis import cost
+from analysis.figures.fronts import front
 from analysis.figures.rows import limits
-from analysis.figures.style import COLUMN, PAGE, Lacking, blank, framed, key, style, styled
+from analysis.figures.settings import require_scores
+from analysis.figures.style import COLUMN, PAGE, blank, framed, key, style, styled
 from analysis.part import Part
 from analysis.statistics.cells import summarize
 
@@ -45,9 +47,8 @@ def draw(part: Part) -> Figure:
     Raises:
         Lacking: no trial has a score.
     """
+    require_scores(part)
     table = prices(part)
-    if table["mean"].isna().all():
-        raise Lacking("no trial has a score")
     there = [price for price in MEASURED if price.column in table]
     shown = [PARAMETERS, *there]
     figure = blank(PAGE if there else COLUMN, 2.9 if there else 3.0)
@@ -78,16 +79,6 @@ def prices(part: Part) -> pd.DataFrame:
     return table.merge(own[["cell", "hardware", *measured]], how="left", on="cell")
 
 
-def front(table: pd.DataFrame, price: str) -> pd.DataFrame:
-    """The rows to which no other is better in one of price (less) and mean (more) without being
-    worse in the other, by rising price.
-    """
-    ranked = table.dropna(subset=[price, "mean"]).sort_values(
-        [price, "mean"], ascending=[True, False]
-    )
-    return ranked[ranked["mean"] > ranked["mean"].cummax().shift(fill_value=-float("inf"))]
-
-
 def _note(table: pd.DataFrame) -> str:
     if "hardware" not in table:
         return _NOTE
@@ -104,7 +95,7 @@ def _panel(axes: Axes, table: pd.DataFrame, price: Price) -> None:
         axes.plot(
             x, group["mean"], look.marker, color=look.color, markeredgecolor="white", mew=0.4, ms=5
         )
-    line = front(known, price.column)
+    line = front(known, price.column, "mean")
     axes.plot(line[price.column], line["mean"], color="black", lw=0.8, zorder=1, ds="steps-post")
     axes.set_xscale("log" if price.log else "linear")
     axes.set_xlabel(price.label)

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.figures import rows
-from analysis.figures.style import SMALL, Lacking, framed, styled
+from analysis.figures.settings import require_scores
+from analysis.figures.style import SMALL, framed, styled
 from analysis.part import Part
 from analysis.statistics.cells import COVERS, summarize
 
@@ -27,9 +28,8 @@ def draw(part: Part) -> Figure:
     Raises:
         Lacking: no trial has a score.
     """
+    require_scores(part)
     table = summarize(part)
-    if table["mean"].isna().all():
-        raise Lacking("no trial has a score")
     figure, (axes,) = rows.panels(part, table["cell"].tolist(), 1)
     points = table.assign(**{k: 100 * table[v] for k, v in _BOUNDS.items()})
     rows.dots(axes, points, table["tied"].fillna(False).astype(bool))

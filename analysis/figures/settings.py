@@ -59,6 +59,13 @@ def knobs(trials: pd.DataFrame, method: str = METHOD) -> list[str]:
     return knobs_of(trials).get(method, [])
 
 
+def require_scores(part: Part) -> None:
+    """Raise Lacking where no trial has both halves' scores."""
+    scores = part.trials.loc[part.trials["status"] == "ok", ["selection_score", "score"]]
+    if scores.dropna().empty:
+        raise Lacking("no trial has a score")
+
+
 def whole(part: Part) -> Part:
     """The part with the cells that never ran because they are the same function as another."""
     return completed(part)

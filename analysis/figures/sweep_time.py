@@ -62,7 +62,7 @@ def _panel(axes: Axes, table: pd.DataFrame) -> None:
     )
     axes.bar_label(bars, [_label(row) for row in table.to_dict("records")], padding=3, size=SMALL)
     axes.invert_yaxis()
-    axes.margins(x=0.27)
+    axes.margins(x=0.36)
     first = table.iloc[0]
     title = f"{first['trials']} trials of {first['task']} on {first['base']}"
     axes.set_title(title, loc="left")
