@@ -1,4 +1,4 @@
-"""The command line: ``python -m experiments run|list|status|show|cost|log|bench``.
+"""The command line: ``python -m experiments run|list|status|show|cost|log|export-sweep|bench``.
 
 torch and transformers are imported by the commands that need them, so that help comes at once.
 """
@@ -6,6 +6,7 @@ torch and transformers are imported by the commands that need them, so that help
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,6 +31,7 @@ from experiments.plan import USEFUL_LANES, Plan, Shard, collapse, plan
 from experiments.progress import watch
 from experiments.store import Result, Store
 from experiments.study import Study
+from experiments.sweeps import export_sweep, only
 from experiments.tracking.command import Wandb, WandbProject, log, opened, tracked
 from experiments.tracking.session import PROJECT, Mode
 
@@ -180,6 +182,39 @@ def show(
 
 app.command()(cost)
 app.command()(log)
+app.command()(export_sweep)
+
+
+@app.command()
+def agent_trial(
+    study: StudyName,
+    trial: Annotated[str, typer.Option(metavar="ID", help="Id of the trial, in full.")],
+    results: Results = Path("results"),
+    device: DeviceName = Device.AUTO,
+    data: Data = None,
+    sets: Sets = None,
+    wandb: Wandb = Mode.ONLINE,
+    wandb_project: WandbProject = PROJECT,
+) -> None:
+    """Train one trial of a study, as an agent of a sweep of Weights & Biases calls it.
+
+    The trial trains alone, its result file is the same as ever, and its run is the sweep's. A trial
+    that is finished is only logged. `export-sweep` writes the sweep.
+    """
+    with _explained():
+        chosen = only(_choose(study, sets, None), trial)
+        _check(chosen, data)
+        store = Store(results)
+        store.prepare(chosen.name)
+        place, out = _place(device), Console()
+        session = opened(wandb, wandb_project, sweep="WANDB_SWEEP_ID" in os.environ)
+        planned = _plan(chosen, store, 1, data)
+        with tracked(session, chosen, store, out) as trackers:
+            if planned.packs:
+                code = _train(out, chosen, store, planned, place, data, False, trackers)
+                raise typer.Exit(code)
+            for tracker in trackers:
+                tracker.on_pack_end([store.load(chosen.name)[trial]])
 
 
 def _choose(name: str, sets: list[str] | None, limit: int | None) -> Study:
