@@ -44,6 +44,7 @@ const SOURCES = {
         return comparable({ ...cell, ...row, group: groupOf(cell) }, ["score"]);
       }),
   effects: () => differences(rows.effects).filter((row) => knobPasses(row.knob)),
+  shares: () => differences(rows.shares).filter((row) => knobPasses(row.knob)),
   against: () => differences(rows.against),
 };
 
@@ -58,7 +59,8 @@ function differences(found) {
 // An effect is of a whole grid: a filter on values leaves those of the knobs that it names.
 function knobPasses(knob) {
   const asked = [...state.knobs].filter(([, values]) => values.size).map(([name]) => name);
-  return !asked.length || asked.includes(knob);
+  const named = knob.split(/ with |\+/);
+  return !asked.length || asked.some((name) => named.includes(name));
 }
 
 function means(found, by, field) {

@@ -26,7 +26,7 @@ class Chart:
         name: its id in the page.
         title: its heading.
         lead: what it shows and how to read it.
-        source: which rows it draws: cells, trials, curves, effects, against or costs.
+        source: which rows it draws: cells, trials, curves, effects, shares, against or costs.
         needs: fields that a row must have to be drawn.
         extreme: (field, heading) whose highest and lowest row is named in words.
         columns: (field, heading) of the same numbers as a table.
@@ -126,7 +126,31 @@ def _effects() -> Chart:
         lacking="no two cells that pass the filter's part and method differ in one knob alone.",
         noun="effect",
         nouns="effects",
-        spec=_spec(_intervals("change", "difference, points of the score"), alt.Step(STEP)),
+        spec=_spec(_intervals("difference", "difference, points of the score"), alt.Step(STEP)),
+    )
+
+
+def _shares() -> Chart:
+    return Chart(
+        name="shares",
+        title="Which knob matters",
+        lead="Share of the variance of LoKr's trials, each cell at its selected rate, that a knob "
+        "or a pair of knobs makes, with 95% intervals. Exact on a full grid, a forest's (fANOVA) on "
+        "one with holes; nothing is drawn where that fits badly.",
+        source="shares",
+        needs=("share",),
+        extreme=("share", "share"),
+        columns=(
+            ("part_title", "part"),
+            ("change", "knobs"),
+            ("share", "share, %"),
+            ("low", "95% from"),
+            ("high", "to"),
+        ),
+        lacking="the knobs of this part could not be ranked; its summary says why.",
+        noun="share",
+        nouns="shares",
+        spec=_spec(_intervals("share", "share of the variance, %"), alt.Step(STEP)),
     )
 
 
@@ -151,7 +175,7 @@ def _against() -> Chart:
         lacking="no two methods that pass the filter share a seed.",
         noun="comparison",
         nouns="comparisons",
-        spec=_spec(_intervals("change", "difference, points of the score"), alt.Step(STEP)),
+        spec=_spec(_intervals("difference", "difference, points of the score"), alt.Step(STEP)),
     )
 
 
@@ -306,6 +330,7 @@ def _cost() -> Chart:
 _CHARTS: tuple[Callable[[], Chart], ...] = (
     _quality,
     _effects,
+    _shares,
     _against,
     _rate_alpha,
     _factor_rank,
@@ -343,25 +368,25 @@ def _bars(base: alt.Chart, x: alt.X) -> alt.Chart:
 
 
 def _intervals(field: str, title: str) -> alt.LayerChart:
-    """Named rows, each a difference with its interval, and the line of no difference."""
+    """Named rows, each a number with its interval, and the line of zero."""
     base = alt.Chart(alt.NamedData("rows"))
-    y = alt.Y(f"{field}:N", sort=None, title=None, axis=alt.Axis(labelLimit=300))
+    y = alt.Y("change:N", sort=None, title=None, axis=alt.Axis(labelLimit=300))
     method = alt.Color("method_label:N", title="method", legend=alt.Legend(orient="bottom"))
     zero = base.mark_rule(color="currentColor", opacity=0.6).encode(x=alt.datum(0))
     bars = base.mark_rule(strokeWidth=2).encode(
         x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=method
     )
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(
-        x=alt.X("difference:Q", title=title),
+        x=alt.X(f"{field}:Q", title=title),
         y=y,
         color=method,
         shape=alt.Shape("method_label:N", title="method"),
         tooltip=[
             alt.Tooltip("part_title:N", title="part"),
-            alt.Tooltip(f"{field}:N", title="what"),
-            alt.Tooltip("difference:Q", format="+.2f"),
-            alt.Tooltip("low:Q", title="95% from", format="+.2f"),
-            alt.Tooltip("high:Q", title="to", format="+.2f"),
+            alt.Tooltip("change:N", title="what"),
+            alt.Tooltip(f"{field}:Q", format=".2f"),
+            alt.Tooltip("low:Q", title="95% from", format=".2f"),
+            alt.Tooltip("high:Q", title="to", format=".2f"),
         ],
     )
     return zero + bars + dots

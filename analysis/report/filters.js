@@ -26,7 +26,7 @@ const rows = Object.fromEntries(
 );
 
 for (const cell of rows.cells) cell.method_label = report.methods[cell.method].label;
-for (const name of ["effects", "against"]) {
+for (const name of ["effects", "shares", "against"]) {
   for (const row of rows[name]) {
     row.method_label = report.methods[row.method].label;
     row.part_title = report.parts[row.part].title;

@@ -18,6 +18,7 @@ import pandas as pd
 
 from analysis import labels
 from analysis.effects import SHARE, SMALL, TINY, best_cells, knob_effects
+from analysis.importance import Importance, importance
 from analysis.load import knobs_of
 from analysis.part import Part
 from analysis.report import words
@@ -83,6 +84,9 @@ class Findings(NamedTuple):
         table: :func:`analysis.statistics.cells.summarize` of it.
         chosen: what LoKr cell one would take; None where no LoKr ran.
         pick: a sentence about it.
+        effects: :func:`analysis.effects.knob_effects` of it.
+        importance: of LoKr's knobs; None where no LoKr cell has a score.
+        matters: a sentence about that.
         together: a sentence about the best value of every knob, all in one cell.
         knobs: a sentence for each knob of LoKr that varies.
         rivals: LoKr against each other method.
@@ -92,6 +96,9 @@ class Findings(NamedTuple):
     table: pd.DataFrame
     chosen: str | None
     pick: str
+    effects: pd.DataFrame
+    importance: Importance | None
+    matters: str
     together: str
     knobs: list[Told]
     rivals: list[Rival]
@@ -99,20 +106,23 @@ class Findings(NamedTuple):
 
 def findings(part: Part) -> Findings:
     """Everything that the page says about a part."""
-    table = summarize(part)
+    table, effects = summarize(part), knob_effects(part.trials, "score")
     scored = table[table["method"] == SMALL].dropna(subset=["selection"])
     if scored.empty:
         nothing = f"No {words.method_name(SMALL)} cell has a score."
-        return Findings(part, table, None, nothing, "", [], [])
-    chosen, knobs = pick(part, SMALL), [*_knobs(part)]
+        return Findings(part, table, None, nothing, effects, None, "", "", [], [])
+    chosen, knobs, shares = pick(part, SMALL), [*_knobs(part, effects)], importance(part)
     return Findings(
-        part,
-        table,
-        chosen,
-        _picked(part, table, chosen),
-        _together(part, table, chosen, knobs),
-        knobs,
-        [*_rivals(part, chosen)],
+        part=part,
+        table=table,
+        chosen=chosen,
+        pick=_picked(part, table, chosen),
+        effects=effects,
+        importance=shares,
+        matters=_matters(shares),
+        together=_together(part, table, chosen, knobs),
+        knobs=knobs,
+        rivals=[*_rivals(part, chosen)],
     )
 
 
@@ -176,8 +186,32 @@ def _together(part: Part, table: pd.DataFrame, chosen: str, knobs: list[Told]) -
     )
 
 
-def _knobs(part: Part) -> Iterator[Told]:
-    found = knob_effects(part.trials, "score")
+def _matters(found: Importance) -> str:
+    """Which knobs make the differences, those whose share is above zero for sure."""
+    if found.refused is not None:
+        return f"Which knob matters most is not ranked: {found.refused}."
+    table = found.table
+    sure = table[(table["kind"] == "main") & (table["low"] > 0)]
+    how = "exactly, on a full grid" if found.how == "exact" else f"by fANOVA, R² {found.fit:.2f}"
+    if sure.empty:
+        return f"No knob's share of the variance is above zero for sure (told {how})."
+    shares = [
+        f"{'+'.join(row['knobs'])} {_share(row['share'])}% (95% {_share(row['low'])} to "
+        f"{_share(row['high'])})"
+        for row in sure.to_dict("records")
+    ]
+    rest = table[table["kind"] == "noise"]["share"].sum()
+    return (
+        f"What tells LoKr's trials apart, each cell at its selected rate: {words.listed(shares)}; "
+        f"noise makes {_share(rest)}% of the variance (told {how})."
+    )
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.0f}"
+
+
+def _knobs(part: Part, found: pd.DataFrame) -> Iterator[Told]:
     if found.empty:
         return
     for knob in knobs_of(part.trials).get(SMALL, []):
@@ -217,9 +251,8 @@ def _seen(part: Part, knob: str, row: pd.Series, old: str, new: str) -> str:
 def _unseen(part: Part, knob: str, row: pd.Series, old: str, new: str) -> str:
     sign = 1 if row["difference"] > 0 else -1
     if math.isnan(row["low"]):
-        return (
-            f"one pair with one seed, {words.change(abs(row['difference']))} points: no interval."
-        )
+        change = words.change(abs(row["difference"]))
+        return f"one pair with one seed, {change} points: no interval."
     low, high = sorted((sign * row["low"], sign * row["high"]))
     bound = max(abs(low), abs(high))
     return (

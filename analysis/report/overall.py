@@ -16,6 +16,45 @@ MAIN = ("lora", "full")
 """The methods that every overview has a column for."""
 
 
+def short(found: Sequence[Findings]) -> list[str]:
+    """The answer in two or three sentences."""
+    told = [row for one in found for row in one.knobs]
+    clear = {(row.knob, row.value) for row in told if row.level == CLEAR}
+    against = {(row.knob, row.value) for row in told if row.level in (CLEAR, SUGGESTIVE)}
+    alone = sorted(c for c in clear if not any(k == c[0] and v != c[1] for k, v in against))
+    torn = sorted({knob for knob, _ in clear} - {knob for knob, _ in alone})
+    return [*_set(alone), *_torn(torn), *_matter(found)]
+
+
+def _set(alone: list[tuple[str, str]]) -> Iterator[str]:
+    if alone:
+        values = words.listed([f"{knob} = {value}" for knob, value in alone])
+        yield f"Set {values}: clearly better in a part that tried it, and worse in none."
+    else:
+        yield "No value of any knob is clearly better in one part and worse in none."
+
+
+def _torn(knobs: list[str]) -> Iterator[str]:
+    if knobs:
+        yield f"It depends on the task: {words.listed(knobs)}."
+
+
+def _matter(found: Sequence[Findings]) -> Iterator[str]:
+    """The knob with the largest share of the variance in each part, where it is sure."""
+    first: list[str] = []
+    for one in found:
+        if one.importance is not None and len(one.importance.table):
+            table = one.importance.table
+            sure = table[(table["kind"] == "main") & (table["low"] > 0)]
+            first += ["+".join(sure["knobs"].iloc[0])] if len(sure) else []
+    if first:
+        counts = {
+            name: first.count(name) for name in sorted({*first}, key=lambda n: -first.count(n))
+        }
+        most = words.listed([f"{name} in {words.counted(n, 'part')}" for name, n in counts.items()])
+        yield f"What makes the largest difference: {most}."
+
+
 def verdicts(found: Sequence[Findings]) -> list[str]:
     """LoKr against each other method over all parts, a sentence each."""
     rivals: dict[str, list[Rival]] = {}

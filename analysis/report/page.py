@@ -93,7 +93,10 @@ def _drawn(root: Path, results: Results, seen: Sequence[Seen]) -> dict[str, pd.D
                 for p, c in zip(own, of, strict=True)
             ]
         ),
-        "effects": _joined([rows.effect_rows(p, n) for n, p in enumerate(own)]),
+        "effects": _joined(
+            [rows.effect_rows(p, n, seen[n].findings.effects) for n, p in enumerate(own)]
+        ),
+        "shares": _joined([rows.share_rows(s.findings.importance, n) for n, s in enumerate(seen)]),
         "against": _joined([rows.against_rows(p, n) for n, p in enumerate(own)]),
         "costs": _joined([rows.cost_rows(p, c, costs) for p, c in zip(own, of, strict=True)]),
     }
@@ -127,6 +130,7 @@ def _context(
         "overview": overall.table(found, [one.floor for one in seen]),
         "main": [words.method_name(method) for method in overall.MAIN],
         "name_of": name_of,
+        "short": overall.short(found),
         "verdicts": overall.verdicts(found),
         "knobs": overall.knobs(found),
         "packing": overall.packing(root),

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import labels
-from analysis.effects import SCORES, SMALL, knob_effects
+from analysis.effects import SCORES, SMALL
+from analysis.importance import Importance
 from analysis.load import NUISANCE, spell
 from analysis.part import Part
 from analysis.report.words import MINUS, method_name
@@ -169,9 +170,25 @@ def cost_rows(part: Part, cells: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFr
     )
 
 
-def effect_rows(part: Part, number: int) -> pd.DataFrame:
-    """One row a knob's value after its first, where any pair of cells differs in that alone."""
-    found = knob_effects(part.trials, "score")
+def share_rows(found: Importance | None, number: int) -> pd.DataFrame:
+    """One row a knob or pair of knobs: its share of the variance, in percent."""
+    if found is None or found.table.empty:
+        return pd.DataFrame()
+    table = found.table[found.table["kind"].isin(["main", "pair", "noise"])]
+    names = [" with ".join(knobs) if knobs else "noise" for knobs in table["knobs"]]
+    rows = table.assign(part=number, method=SMALL, change=names, knob=names)
+    kept = rows[["part", "method", "change", "knob", "share", "low", "high"]]
+    return in_points(kept, ("share", "low", "high"))
+
+
+def effect_rows(part: Part, number: int, found: pd.DataFrame) -> pd.DataFrame:
+    """One row a knob's value after its first, where any pair of cells differs in that alone.
+
+    Args:
+        part: whose.
+        number: of the part in the page.
+        found: its :func:`analysis.effects.knob_effects`.
+    """
     if found.empty:
         return found
     found = found[found["pairs"] > 0]
