@@ -21,6 +21,10 @@ UNITS = 6
 EXACT = 16
 """Most units whose 2^n signs are all tried."""
 DRAWS = 10_000
+COLUMNS = (
+    *("cell", "method", "against", "difference", "low", "high"),
+    *("p", "p_holm", "seeds", "test"),
+)
 POOLED, OWN, FLIP, NONE = "pooled t", "own t", "sign-flip", "none"
 
 
@@ -68,7 +72,8 @@ def against(part: Part, method: str, metric: str = "score") -> pd.DataFrame:
     Student's t with the residual variance pooled over cells ("pooled t"). Where an odd cell takes
     part it is the differences' own ("own t"), and with :data:`UNITS` seeds or more the p value is
     that of the sign-flip permutation test ("sign-flip"; the interval stays the t). Holm's
-    correction is over all cells that are compared.
+    correction is over all cells that are compared. The method's cell was chosen by the same seeds
+    that are reported; where it was one of many, see :func:`analysis.statistics.choice.crossed`.
 
     Args:
         method: that is compared with, such as ``lora``.
@@ -83,17 +88,37 @@ def against(part: Part, method: str, metric: str = "score") -> pd.DataFrame:
     Raises:
         ValueError: no cell of the method has a score, or the trials have no such metric.
     """
-    values, lost = wide(part, metric), failures(part, metric)
-    noise, cell = of(values, lost), pick(part, method)
-    row, odd = values.index.get_loc(cell), values.index.isin(noise.odd)
-    failed = lost.reindex(values.index).to_numpy() > 0
+    cell = pick(part, method)
+    table = compared(wide(part, metric), failures(part, metric), cell)
+    names = part.cells.set_index("cell")["method"].reindex(table.index)
+    table = table.assign(method=names, against=cell).rename_axis("cell").reset_index()
+    return table[list(COLUMNS)]
+
+
+def compared(values: pd.DataFrame, failed: pd.Series, cell: str) -> pd.DataFrame:
+    """The numbers of :func:`against`.
+
+    Args:
+        values: (C, S) float, from :func:`analysis.statistics.additive.wide`.
+        failed: (C,) int, trials of each cell that failed, indexed by cell.
+        cell: that the others are compared with.
+
+    Returns:
+        One row for each other cell, indexed by it: ``difference``, ``low``, ``high``, ``p``,
+        ``seeds``, ``test``, ``p_holm``.
+    """
+    noise, row = of(values, failed), values.index.get_loc(cell)
+    odd = values.index.isin(noise.odd)
+    lost = failed.reindex(values.index).to_numpy() > 0
     gaps = values.to_numpy() - values.to_numpy()[row]  # (C, S)
     found = differences(values.to_numpy(), row, odd, noise)
-    tested = _tested(found, gaps, test=np.where(odd | odd[row], OWN, POOLED))
-    tested.loc[failed | failed[row], ["low", "high", "p"]] = np.nan
-    names = part.cells.set_index("cell")["method"].reindex(values.index)
-    table = tested.assign(cell=values.index, method=names.to_numpy(), against=cell)
-    return _ordered(table[table["cell"] != cell])
+    table = _tested(found, gaps, test=np.where(odd | odd[row], OWN, POOLED))
+    table.loc[lost | lost[row], ["low", "high", "p"]] = np.nan
+    table = table.set_index(values.index).drop(index=cell)
+    table["test"] = table["test"].where(table["p"].notna(), NONE)
+    table["p_holm"] = holm(table["p"].to_numpy())
+    order = pd.DataFrame({"key": -table["difference"], "name": table.index}, table.index)
+    return table.loc[order.sort_values(["key", "name"]).index]
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -172,12 +197,3 @@ def _two_sided(mean: np.ndarray, se: np.ndarray, df: np.ndarray) -> np.ndarray:
     flat = se == 0
     t = np.abs(mean) / np.where(flat, np.nan, se)
     return np.where(flat & ~np.isnan(df), (mean == 0).astype(float), 2 * stats.t.sf(t, df))
-
-
-def _ordered(table: pd.DataFrame) -> pd.DataFrame:
-    table = table.assign(
-        test=table["test"].where(table["p"].notna(), NONE), p_holm=holm(table["p"].to_numpy())
-    )
-    first = ["cell", "method", "against", "difference", "low", "high", "p", "p_holm"]
-    ranked = table.sort_values(["difference", "cell"], ascending=[False, True], ignore_index=True)
-    return ranked[[*first, "seeds", "test"]]

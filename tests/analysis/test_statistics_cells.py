@@ -9,10 +9,11 @@ import pytest
 from scipy import stats
 
 from analysis.part import Part
-from analysis.statistics.cells import COLUMNS, summarize
-from analysis.statistics.choice import pick
-from analysis.statistics.noise import pooled
-from analysis.statistics.paired import against
+from analysis.statistics.additive import failures, wide
+from analysis.statistics.cells import COLUMNS, placed, summarize
+from analysis.statistics.choice import crossed, pick
+from analysis.statistics.noise import dev_se, pooled
+from analysis.statistics.paired import compared
 from tests.analysis.synthetic import Design, make, read, redrawn, write
 
 RANKS = {"r": {2: 0.0, 4: 0.01, 8: 0.04, 16: 0.04}}
@@ -129,13 +130,77 @@ def test_a_lone_cell_is_its_own_best(tmp_path):
     assert row["low"] < row["mean"] < row["high"]
 
 
+def test_the_dev_rows_of_an_accuracy_are_those_of_its_half(tmp_path):
+    (part,) = make(tmp_path, effects=RANKS)  # 400 dev rows
+    for metric, rows in (("score", 200), ("full_dev_best", 400)):
+        table = summarize(part, metric)
+        expected = [dev_se(mean, rows) for mean in table["mean"]]
+        assert table["dev_se"].tolist() == pytest.approx(expected)
+
+
+def test_other_metrics_and_unknown_rows_have_no_such_error(tmp_path):
+    (gain,) = make(tmp_path / "gain", effects=RANKS, primary="gain")
+    unknown = {"data": {"source": "made up", "train": 100, "dev": None, "sha256": "d" * 16}}
+    (rows,) = make(tmp_path / "rows", effects=RANKS, provenance=unknown)
+    for part in (gain, rows):
+        assert summarize(part)["dev_se"].isna().all()
+
+
+def test_crossed_choices_are_free_of_the_luck_of_the_seeds_they_report(tmp_path):
+    """Thirty cells that are all alike: the best of them is a matter of luck."""
+    effects = {"r": {2**i: 0.0 for i in range(30)}}
+    (still,) = make(tmp_path, effects=effects, noise=0.0)
+    generator = np.random.default_rng(3)
+    chosen, honest = [], []
+    for _ in range(40):
+        part = redrawn(still, generator, noise=0.01, seed_noise=0.0)
+        mean = part.trials.groupby("cell")["selection_score"].mean()
+        chosen.append(mean.max() - 0.5)
+        honest.append(crossed(part)["value"].mean() - 0.5)
+    error = 0.01 / np.sqrt(3 * 40)
+    assert abs(np.mean(honest)) < 3.3 * error
+    assert np.mean(chosen) > 10 * error
+
+
+def test_crossed_choices_by_hand(tmp_path):
+    part = contest(tmp_path)
+    scores = {0: (0.6, 0.5), 1: (0.5, 0.7), 2: (0.6, 0.5)}  # ranks 8 and 16
+    for seed, pair in scores.items():
+        for r, score in zip((8, 16), pair, strict=True):
+            one = (part.trials["cell"] == f"lokr r={r}") & (part.trials["trial.seed"] == seed)
+            one &= part.trials["trial.learning_rate"] == 1e-3
+            part.trials.loc[one, "selection_score"] = score
+            part.trials.loc[one, "score"] = score + 0.01
+    table = crossed(part, "lokr")
+    assert table["seed"].tolist() == [0, 1, 2]
+    assert table["cell"].tolist() == ["lokr r=16", "lokr r=8", "lokr r=16"]
+    assert table["rate"].tolist() == [1e-3] * 3
+    assert table["value"].tolist() == pytest.approx([0.51, 0.51, 0.51])
+
+
+def test_crossed_choices_show_a_run_that_failed_and_need_two_seeds(tmp_path):
+    def failed(knobs: dict, rate: float, seed: int) -> bool:
+        return knobs["r"] == 16 and seed == 1
+
+    effects = {"r": {2: 0.0, 16: 0.1}}
+    (part,) = make(tmp_path / "three", effects=effects, failed=failed)
+    assert crossed(part)["cell"].tolist() == ["lokr r=2", "lokr r=16", "lokr r=2"]
+    assert crossed(part)["value"].isna().tolist() == [False, True, False]
+    (single,) = make(tmp_path / "one", effects=effects, seeds=1)
+    assert crossed(single).empty
+
+
 @pytest.fixture(scope="module")
 def repeats(tmp_path_factory: pytest.TempPathFactory):
-    """Cells and differences of the same part with noise drawn anew each time."""
+    """Cells and differences of a part without noise, to which it is added anew each time."""
     still = contest(tmp_path_factory.mktemp("still"))
+    truth, lost = wide(still), failures(still)
     generator = np.random.default_rng(7)
-    parts = [redrawn(still, generator, noise=0.01, seed_noise=0.005) for _ in range(REPEATS)]
-    return [(summarize(p).set_index("cell"), against(p, "lora").set_index("cell")) for p in parts]
+    found = []
+    for _ in range(REPEATS):
+        noise = generator.normal(0, 0.01, truth.shape) + generator.normal(0, 0.005, 3)
+        found.append((placed(truth + noise, lost), compared(truth + noise, lost, "lora")))
+    return found
 
 
 def held(rows, truth: float) -> int:
