@@ -7,7 +7,15 @@ from pathlib import Path
 from analysis import cost
 from analysis.provenance import commits
 from analysis.tables import protocol
-from analysis.tables.table import Column, Lacking, Table, significant, text
+from analysis.tables.table import Column, Lacking, Table, significant
+
+SHORT = {
+    cost.PACKED: "ours, packed",
+    "captured": "PEFT, graph",
+    "unpacked": "PEFT, Python",
+    "trainer": "PEFT, Trainer",
+}
+"""The ways of :data:`analysis.cost.WAYS` in a narrow column."""
 
 
 def table(root: Path) -> Table:
@@ -28,16 +36,17 @@ def table(root: Path) -> Table:
         ["study", "base", "order"], ignore_index=True
     )
     columns = [
-        Column("task", text("task"), number=False),
-        Column("base", text("base"), number=False),
-        Column("trained by", text("label"), number=False),
+        Column("task, base", lambda row: f"{row['task']}, {row['base']}", number=False),
+        Column("trained by", lambda row: SHORT[row["way"]], number=False),
         Column("s a trial", significant("seconds")),
-        Column("times slower", significant("slower")),
+        Column("slower", significant("slower")),
         Column("timed", lambda row: f"{row['timed']} of {row['trials']}"),
     ]
     caption = protocol.joined(
-        "Seconds a trial of a sweep of LoKr trials. Packed: from the start of the process to the "
-        "last result, over all trials; the others: mean of those that were timed, no start-up.",
+        "Seconds a trial of a sweep of LoKr trials, and how many times slower than packed. Packed: "
+        "from the start of the process to the last result, over all trials; PEFT: mean of those "
+        "that were timed, without start-up, in our loop (steps replayed from a CUDA graph, or "
+        "launched from Python) or in transformers' Trainer.",
         f"{', '.join(sorted(frame['hardware'].unique()))}, commit {commits(frame)}.",
     )
     return Table("speed", "Ours beside its peers", frame.drop(columns="order"), columns, caption)

@@ -28,6 +28,9 @@ _ESCAPES = {
     '"': "''",
     "±": r"$\pm$",
     "\u00d7": r"$\times$",
+    "\u2212": r"$-$",
+    "·": r"$\cdot$",
+    "²": r"$^2$",
     "Δ": r"$\Delta$",
     "√": r"$\surd$",
     "≤": r"$\le$",
@@ -75,7 +78,9 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A float with caption and label; needs booktabs alone. Everything that is text is escaped."""
+    """A float with caption and label; needs booktabs and graphicx (a table that is wider than the
+    text is shrunk to it). Everything that is text is escaped.
+    """
     star = "*" if len(table.columns) > WIDE else ""
     caption = " ".join([f"{table.title}. {table.caption}", *table.notes])
     return "\n".join(
@@ -84,7 +89,8 @@ def latex(table: Table) -> str:
             r"\centering\footnotesize",
             rf"\caption{{{escaped(caption)}}}",
             rf"\label{{tab:{_label(table)}}}",
-            tabular(table),
+            r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
+            f"{tabular(table)}}}",
             rf"\end{{table{star}}}",
             "",
         ]
