@@ -35,10 +35,10 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 LEVEL = 0.95
-DRAWS = 2_000
+DRAWS = 1_000
 Subset = tuple[int, ...]
 """Variables by place: (0,) a main effect, (0, 2) a pair, () all that takes three or more."""
 
@@ -185,7 +185,8 @@ class _Sampler:
     def __init__(self, noise: Noise, seen: np.ndarray, measured: np.ndarray, draws: int) -> None:
         self.rng = np.random.default_rng(0)
         self.fitted, self.seen, self.measured = noise, seen, measured
-        self.variances = noise.variance * noise.df / self.rng.chisquare(noise.df, draws)  # (D,)
+        self.draws = draws
+        self.variances = noise.variance * noise.df / stats.chi2.ppf(self._even(), noise.df)  # (D,)
         trials, seeds = int(noise.counts.sum()), len(noise.seeds)
         self.shift = _Part(float((noise.seeds**2).mean()), 1 / trials, seeds - 1)
         self.whole = _part(measured, seen)
@@ -206,6 +207,12 @@ class _Sampler:
         others = self._others(self.measured, self.seen) + self._draw(self.shift) - self.variances
         return self._summary(self.fitted.variance, self.variances, others)
 
+    def _even(self) -> np.ndarray:
+        """(D,) of a uniform number, one in each of D equal parts of [0, 1], in random order: fewer
+        are enough (a Latin hypercube, McKay et al. 1979).
+        """
+        return (self.rng.permutation(self.draws) + 0.5) / self.draws
+
     def _value(self, part: _Part) -> float:
         """Without the noise in it, which may leave less than nothing."""
         return part.square - self.fitted.variance * part.scale * part.df
@@ -215,7 +222,7 @@ class _Sampler:
         unit = self.variances * part.scale
         if self.fitted.variance == 0 or part.scale == 0 or part.df == 0:  # no noise can reach it
             return np.full_like(self.variances, part.square)
-        chances = self.rng.uniform(size=len(unit))
+        chances = self._even()
         outside = special.chndtr(part.square / unit, part.df, 0) <= chances
         found = special.chndtrinc(part.square / unit, part.df, chances)
         return np.where(outside, 0, unit * found)
@@ -227,13 +234,15 @@ class _Sampler:
         spread = 2 * self.variances**2 * (gram**2).sum()
         carried = 4 * self.variances * ((leak.T @ effect / len(effect)) ** 2).sum()
         sd = np.sqrt(np.maximum(carried - spread, spread))
-        normal = self.rng.standard_normal(len(sd))
+        normal = special.ndtri(self._even())
         drawn = (effect**2).mean() - self.variances * bias + sd * normal
         return np.maximum(drawn, 0) + self.variances
 
     def _summary(self, value: float, drawn: np.ndarray, others: np.ndarray) -> Share:
-        tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-        low, high = np.quantile(drawn / (drawn + others), tails)
+        # The draws next to the tails, outwards: between them an interval is a little too short.
+        shares, tail = drawn / (drawn + others), (1 - LEVEL) / 2
+        low = np.quantile(shares, tail, method="lower")
+        high = np.quantile(shares, 1 - tail, method="higher")
         return Share(value / self.total, float(low), float(high))
 
 

@@ -32,9 +32,9 @@ _INTERVALS = {
 }
 _SCALE = (
     "What linear models explain of {metric}: logarithms of the numbers named, with squares and "
-    "products; knobs as categories. terms: free coefficients. held out: R² on cells that the model "
-    "was not fitted to. alpha / r is PEFT's scale; where rate alpha / r or rate alpha do as well as "
-    "alpha x r x rate, tuning alpha is tuning the rate."
+    "products; knobs as categories. terms: free coefficients. held out: R² on cells that the "
+    "model was not fitted to. alpha / r is PEFT's scale; where rate alpha / r or rate alpha do as "
+    "well as alpha x r x rate, tuning alpha is tuning the rate."
 )
 
 
