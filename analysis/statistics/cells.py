@@ -11,9 +11,10 @@ from scipy import stats
 
 from analysis.part import Part
 from analysis.statistics.additive import failures, sign, wide
+from analysis.statistics.bootstrap import LEVEL
 from analysis.statistics.center import iqm
 from analysis.statistics.choice import pick
-from analysis.statistics.noise import LEVEL, Noise, dev_se, of
+from analysis.statistics.noise import Noise, dev_se, of
 from analysis.statistics.paired import differences
 
 COVERS = (
@@ -65,17 +66,17 @@ def summarize(part: Part, metric: str = "score") -> pd.DataFrame:
         for ``full_dev_best``; NaN of what is no accuracy), ``tied`` (boolean), ``odd`` and
         ``chosen`` (bool), ``selection`` (mean selection score), ``adapter`` and ``trainable``
         (parameters), ``rate``. A cell in which a seed failed has neither interval, rank nor tied,
-        and comes last: the mean of the survivors is no mean.
+        and comes last: the mean of the survivors is no mean. No cell is chosen where all failed.
 
     Raises:
         ValueError: the trials have no such metric.
     """
     values, failed = wide(part, metric), failures(part, metric)
     table = placed(values, failed, sign(metric))
-    low, high = _range(part, metric)
-    table = table.assign(low=table["low"].clip(low, high), high=table["high"].clip(low, high))
-    table["dev_se"] = _dev_se(part, table["mean"], metric)
-    table["chosen"] = table.index == pick(part)
+    bounds = table[["low", "high"]].clip(*_range(part, metric))
+    table = table.assign(**bounds, dev_se=_dev_se(part, table["mean"], metric))
+    scored = part.cells["selection_score"].notna().any()
+    table["chosen"] = table.index == pick(part) if scored else False
     table = table.join(_named(part)).rename_axis("cell").reset_index()
     return table[list(COLUMNS)]
 

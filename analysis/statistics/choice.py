@@ -22,6 +22,8 @@ def pick(part: Part, method: str | None = None) -> str:
     table = part.cells.dropna(subset=["selection_score"])
     if method is not None:
         table = table[table["method"] == method]
+    if table.empty and method is None:
+        raise ValueError(f"no trial in {part.title} has a score")
     if table.empty:
         there = ", ".join(sorted(part.cells["method"].unique()))
         raise ValueError(f"method {method!r} has no score in {part.title}; there are {there}")

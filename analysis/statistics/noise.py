@@ -14,8 +14,8 @@ from scipy import optimize, stats
 
 from analysis.part import Part
 from analysis.statistics.additive import failures, fit, wide
+from analysis.statistics.bootstrap import LEVEL
 
-LEVEL = 0.95
 POWER = 0.8
 ODD = 0.01
 """A cell leaves the pool where so great a variance has at most this chance in any of the cells."""
@@ -58,6 +58,8 @@ def pooled(part: Part, metric: str = "score") -> Noise:
     All cells are taken to vary alike, the odd ones apart: the cell with the greatest variance
     leaves, again and again, as long as its F ratio to the others is beyond ``ODD`` after Bonferroni
     over cells ('t Lam 2010, Cochran's test for cells of unequal size).
+
+    Not for a part that is completed with collapsed trials: their numbers would count twice.
     """
     return of(wide(part, metric), failures(part, metric))
 

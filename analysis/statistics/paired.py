@@ -13,8 +13,9 @@ from scipy import stats
 
 from analysis.part import Part
 from analysis.statistics.additive import failures, wide
+from analysis.statistics.bootstrap import LEVEL
 from analysis.statistics.choice import pick
-from analysis.statistics.noise import LEVEL, Noise, of
+from analysis.statistics.noise import Noise, of
 
 UNITS = 6
 """Fewest units for a permutation test: of five, the smallest two-sided p is .0625."""
