@@ -35,9 +35,7 @@ KNOBS = {
 
 def shares(found: Importance, kind: str = "main") -> dict[str, float]:
     rows = found.table[found.table["kind"] == kind].itertuples()
-    return {
-        " x ".join(knobs): share for knobs, share in zip(rows["knobs"], rows["share"], strict=True)
-    }
+    return {" x ".join(row.knobs): row.share for row in rows}
 
 
 def part_of(folder: Path, **design) -> Part:
