@@ -1,4 +1,4 @@
-"""The command line: ``python -m experiments run|list|status|show|cost|log|export-sweep|bench``.
+"""The command line: ``python -m experiments`` and ``run``, ``list``, ``status``, ``cost``, ...
 
 torch and transformers are imported by the commands that need them, so that help comes at once.
 """
@@ -24,6 +24,7 @@ from experiments.command import err as _err
 from experiments.command import explained as _explained
 from experiments.command import place as _place
 from experiments.cost.command import cost
+from experiments.dashboards import dashboards
 from experiments.errors import BenchError
 from experiments.listener import Listener, Several
 from experiments.overrides import override
@@ -183,6 +184,7 @@ def show(
 app.command()(cost)
 app.command()(log)
 app.command()(export_sweep)
+app.command()(dashboards)
 
 
 @app.command()

@@ -10,6 +10,7 @@ every other one takes about as long as its rows take to be handed over.
 
 from __future__ import annotations
 
+import importlib
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -50,9 +51,9 @@ class Session:
         self.place: str | None = None  # folder or address of the runs; None before the first
         self._pattern = "*"
         self._root = os.environ.get("WANDB_DIR") or str(Path.cwd())
-        self._wandb = load("--wandb", "wandb")
+        self._wandb = load("wandb", f"--wandb {mode}", "wandb")
         if mode is Mode.ONLINE:
-            _require_account(self._wandb)
+            require_account("--wandb online", "use --wandb offline and upload later")
 
     def log(self, record: Record) -> None:
         """One whole run; it replaces what is online under its id.
@@ -101,23 +102,46 @@ class Session:
         run.summary.update(record.summary)
 
 
-def load(option: str, extra: str) -> ModuleType:
-    """The package wandb.
+def load(name: str, asked: str, extra: str) -> ModuleType:
+    """A package that is imported only when it is asked for.
 
     Args:
-        option: what asks for it.
+        name: of the module.
+        asked: what asks for it.
         extra: the extra of this project that has it.
 
     Raises:
         BenchError: it is not installed.
     """
     try:
-        import wandb
+        return importlib.import_module(name)
     except ImportError:
         raise BenchError(
-            f'{option} needs a package that is not installed: pip install "lokr-bench[{extra}]"'
+            f'{asked} needs a package that is not installed: pip install "lokr-bench[{extra}]"'
         ) from None
-    return wandb
+
+
+def require_account(asked: str, instead: str) -> None:
+    """Before anything is done, and without asking: a key may be typed into ``wandb login`` only.
+
+    Args:
+        asked: what needs the account.
+        instead: what can be done without one.
+
+    Raises:
+        BenchError: there is none, or the environment says that W&B is not to be online.
+    """
+    _no_reports()
+    wandb = load("wandb", asked, "wandb")
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode != "online":
+        raise BenchError(f"{asked}: $WANDB_MODE is {mode!r}; unset it, or {instead}")
+    try:
+        known = wandb.login(prompt=False, verify=False)
+    except wandb.Error as error:
+        raise BenchError(f"{asked}: {error}") from error
+    if not known:
+        raise BenchError(f"{asked}: no account is set up here; run `wandb login`, or {instead}")
 
 
 _PRIVATE = {
@@ -144,21 +168,3 @@ def _no_reports() -> None:
     """Keep wandb from reporting its own errors, and from looking its server up for that: it does so
     offline too. A user who wants it sets the variable."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-
-
-def _require_account(wandb: ModuleType) -> None:
-    """Before anything is trained, and without asking: the key may be typed into ``wandb login``."""
-    set_mode = os.environ.get("WANDB_MODE", "online")
-    if set_mode != "online":
-        raise BenchError(
-            f"--wandb online: $WANDB_MODE is {set_mode!r}; unset it, or leave out --wandb"
-        )
-    try:
-        known = wandb.login(prompt=False, verify=False)
-    except wandb.Error as error:
-        raise BenchError(f"--wandb online: {error}") from error
-    if not known:
-        raise BenchError(
-            "--wandb online: no account is set up here; run `wandb login`, or use --wandb offline "
-            "and upload later"
-        )

@@ -16,7 +16,6 @@ from experiments.listener import Several, Silent
 from experiments.store import Store
 from experiments.study import Study, grid
 from experiments.tracking.record import NAME, name_of, pictures, record
-from experiments.tracking.session import Mode
 from experiments.tracking.tracker import Tracker
 from experiments.trial import Trial
 from tests.experiments import fakes
@@ -206,10 +205,9 @@ def test_without_wandb_a_run_that_asks_for_it_is_one_line_before_training(call, 
     monkeypatch.setitem(sys.modules, "wandb", None)
     ran = call("run", "small", "--wandb", "offline")
     assert ran.exit_code == 1
-    expected = (
-        'error: --wandb needs a package that is not installed: pip install "lokr-bench[wandb]"'
-    )
-    assert ran.stderr.strip() == expected
+    assert ran.stderr.startswith("error: --wandb offline needs a package that is not installed: ")
+    assert ran.stderr.endswith('pip install "lokr-bench[wandb]"\n')
+    assert ran.stderr.count("\n") == 1
     assert train.train_pack.packs == []
 
 
@@ -319,4 +317,17 @@ def test_online_without_an_account_is_one_line_before_training(call, monkeypatch
     assert ran.exit_code == 1
     assert "--wandb online: no account is set up here; run `wandb login`" in ran.stderr
     assert train.train_pack.packs == []
-    assert Mode("online") is Mode.ONLINE
+
+
+def test_online_while_the_environment_says_offline_is_one_line(call, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    ran = call("run", "small", "--wandb", "online")
+    assert ran.exit_code == 1
+    assert "--wandb online: $WANDB_MODE is 'offline'; unset it" in ran.stderr
+
+
+def test_the_environment_alone_turns_it_on(call, monkeypatch, tmp_path):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert "W&B: 1 run in wandb" in call("run", "small", "--limit", "1").stdout
