@@ -17,13 +17,15 @@ BESIDE = 3
 """Cells in a row of the page."""
 SHOWN = 6
 """Pictures of a cell."""
+MOST = 54
+"""Blocks on a page."""
 MARGIN = 0.06
 HEAD, NAME = 0.3, 0.135
 _NOTE = (
     "Concepts that were never shown in the style, the same in a place. Every cell at its selected "
     "rate, its middle seed, after the last step; behind the name that trial's {metric} in "
     "points on the report half; order: selection half. {short} Flags that are off are left out. "
-    "{lacking}"
+    "{left}{lacking}"
 )
 
 
@@ -35,11 +37,14 @@ def draw(part: Part) -> Figure:
         Lacking: no picture can be read, or the task has no truth to stand beside.
     """
     require(part.pictures)
-    strips, lacking = read(list(wanted(part)))
+    every = list(wanted(part))
+    strips, lacking = read(every[:MOST])
     if not strips:
         raise Lacking(f"no picture can be read from {part.pictures.name}/")
     missing = f"Cannot be read: {', '.join(lacking)}." if lacking else ""
-    words = _NOTE.format(metric=part.metric, short=rows.explained(part), lacking=missing)
+    left = f"Cells that have no room here: {len(every) - MOST}. " if len(every) > MOST else ""
+    short = rows.explained(part)
+    words = _NOTE.format(metric=part.metric, short=short, left=left, lacking=missing)
     return _page(strips, part.title, " ".join(words.split()))
 
 
