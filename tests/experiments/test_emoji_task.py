@@ -193,7 +193,7 @@ def test_the_last_time_is_never_passed(emoji, monkeypatch):
 
 
 def test_pictures_are_drawn_fewer_at_a_time_where_memory_runs_out(emoji, monkeypatch):
-    sampler = tasks.load(emoji(samples=4)).sampler
+    sampler = tasks.load(emoji(samples=4)).exam.sampler
     sizes = []
 
     def draw(model, lanes, part, device):

@@ -240,6 +240,17 @@ class Drawings:
         marks = torch.as_tensor(test).bool().cpu()
         return cls(images, tuple(styles), tuple(concepts), marks, embed(images))
 
+    @classmethod
+    def join(cls, parts: Sequence[Drawings]) -> Drawings:
+        """All drawings of several, end to end."""
+        return cls(
+            torch.cat([part.images for part in parts]),
+            tuple(style for part in parts for style in part.styles),
+            tuple(concept for part in parts for concept in part.concepts),
+            torch.cat([part.test for part in parts]),
+            torch.cat([part.features for part in parts]),
+        )
+
     def rows(self, style: str | None = None, test: bool | None = None) -> list[int]:
         """Numbers of the drawings of a style and of a split; None takes all."""
         marks = self.test.tolist()

@@ -9,6 +9,7 @@ Legend: L lanes; n concepts drawn.
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from experiments.errors import BenchError
 from experiments.executors import is_out_of_memory
 from experiments.memory import release
 from experiments.tasks.base import Final
-from experiments.tasks.emoji import diffusion, text
+from experiments.tasks.emoji import diffusion, table, text
 from experiments.tasks.emoji.features import Features
 from experiments.tasks.emoji.metrics import Drawings, Judge
 from experiments.tasks.emoji.rows import Rows
@@ -37,7 +38,7 @@ class Sampler:
     """Draws and judges.
 
     Args:
-        table: has the style, and the base's own styles if they are to be told apart.
+        pictures: has the style, and the base's own styles if they are to be told apart.
         style: the one that is customized to.
         rows: of the trial.
         count: n, the first concepts of the report half; 0 to draw nothing.
@@ -46,15 +47,15 @@ class Sampler:
         BenchError: there are fewer concepts.
     """
 
-    def __init__(self, table: Table, style: str, rows: Rows, count: int) -> None:
+    def __init__(self, pictures: Table, style: str, rows: Rows, count: int) -> None:
         if count > len(rows.report):
             raise BenchError(
                 f"samples={count}: {len(rows.report)} concepts of {style} are reported"
             )
-        self.table = table
+        self.table = pictures
         self.style = style
         self.rows = rows.report[:count]
-        self.captions = text.encode([table.captions[row] for row in self.rows.tolist()])
+        self.captions = text.encode([pictures.captions[row] for row in self.rows.tolist()])
         self.noise = diffusion.initial_noise(count, SEED)
         self._judges: dict[torch.device, Judge] = {}
 
@@ -113,30 +114,40 @@ class Sampler:
 
     def _judge(self, device: torch.device) -> Judge:
         if device not in self._judges:
-            embed = Features(device)
             concepts = [self.table.concepts[row] for row in self.rows.tolist()]
-            drawings = self._drawings(embed)
-            self._judges[device] = Judge(drawings, self.style, concepts, embed, seed=SEED)
+            drawings = self._drawings(device)
+            self._judges[device] = Judge(drawings, self.style, concepts, _features(device), SEED)
         return self._judges[device]
 
-    def _drawings(self, embed: Features) -> Drawings:
+    def _drawings(self, device: torch.device) -> Drawings:
         """Every drawing of a test concept and, where styles can be told apart, as many others as
         the classifier learns from.
         """
-        table = self.table
-        styles = sorted(set(table.styles))
-        test = table.where(test=True)
-        known = [table.where(style=style, test=False)[:LEARNED] for style in styles]
-        rows = torch.cat([test, *(known if len(styles) > 1 else ())])
-        marks = torch.zeros(len(rows), dtype=torch.bool)
-        marks[: len(test)] = True
-        return Drawings.of(
-            table.images[rows],
-            [table.styles[row] for row in rows.tolist()],
-            [table.concepts[row] for row in rows.tolist()],
-            marks,
-            embed,
-        )
+        styles = sorted(set(self.table.styles))
+        tests = [_of_style(style, True, device) for style in styles]
+        known = [_of_style(style, False, device) for style in styles]
+        return Drawings.join([*tests, *(known if len(styles) > 1 else ())])
+
+
+@lru_cache(maxsize=1)
+def _features(device: torch.device) -> Features:
+    return Features(device)
+
+
+@lru_cache
+def _of_style(style: str, test: bool, device: torch.device) -> Drawings:
+    """A style's drawings of test concepts, or the others that a classifier learns from: computed
+    once, since the base's own styles are in the judgment of every other.
+    """
+    pictures = table.load([style])
+    rows = pictures.where(style=style, test=test)[: None if test else LEARNED]
+    return Drawings.of(
+        pictures.images[rows],
+        [style] * len(rows),
+        [pictures.concepts[row] for row in rows.tolist()],
+        torch.full((len(rows),), test),
+        _features(device),
+    )
 
 
 def strip(pictures: Tensor) -> bytes:
