@@ -179,6 +179,11 @@ function heightOf(chart, found) {
   return step ? step * new Set(found.map((row) => row.change)).size : chart.spec.height;
 }
 
+// One method needs no legend where rows have names.
+function alone(chart, found) {
+  return Boolean(chart.spec.height.step) && new Set(found.map((row) => row.method)).size < 2;
+}
+
 async function draw(chart, mine) {
   const figure = document.getElementById(chart.name);
   const place = figure.querySelector(".plot");
@@ -200,12 +205,16 @@ async function draw(chart, mine) {
       height: heightOf(chart, found),
       autosize: { type: "fit-x", contains: "padding" },
       data: { name: "rows", values: found },
-      config: { legend: { columns: Math.max(1, Math.floor(width / 170)) } },
+      config: {
+        legend: { columns: Math.max(1, Math.floor(width / 170)), disable: alone(chart, found) },
+        axisY: { labelLimit: 0.42 * width },
+      },
     },
     found,
   );
   const inside = element("div");
   const made = await vegaEmbed(inside, spec, OPTIONS);
+  inside.querySelector("svg").setAttribute("aria-hidden", "true"); // the plot around it has words
   if (mine !== turn) {
     made.finalize();
     return;
@@ -277,4 +286,5 @@ function tabulate(chart, details, found) {
 async function drawAll() {
   const mine = ++turn;
   await Promise.all(report.charts.map((chart) => draw(chart, mine)));
+  if (mine === turn) document.body.dataset.drawn = String(turn);
 }

@@ -126,7 +126,7 @@ def _effects() -> Chart:
         lacking="no two cells that pass the filter's part and method differ in one knob alone.",
         noun="effect",
         nouns="effects",
-        spec=_spec(_intervals("difference", "difference, points of the score"), alt.Step(STEP)),
+        spec=_spec(_intervals("difference", "difference, points"), alt.Step(STEP)),
     )
 
 
@@ -135,8 +135,9 @@ def _shares() -> Chart:
         name="shares",
         title="Which knob matters",
         lead="Share of the variance of LoKr's trials, each cell at its selected rate, that a knob "
-        "or a pair of knobs makes, with 95% intervals. Exact on a full grid, a forest's (fANOVA) on "
-        "one with holes; nothing is drawn where that fits badly.",
+        "makes, with 95% intervals, and of those pairs of knobs whose interval leaves zero out. "
+        "Exact on a full grid, a forest's (fANOVA) on one with holes; nothing is drawn where that "
+        "fits badly.",
         source="shares",
         needs=("share",),
         extreme=("share", "share"),
@@ -150,7 +151,7 @@ def _shares() -> Chart:
         lacking="the knobs of this part could not be ranked; its summary says why.",
         noun="share",
         nouns="shares",
-        spec=_spec(_intervals("share", "share of the variance, %"), alt.Step(STEP)),
+        spec=_spec(_intervals("share", "share, %"), alt.Step(STEP)),
     )
 
 
@@ -175,7 +176,7 @@ def _against() -> Chart:
         lacking="no two methods that pass the filter share a seed.",
         noun="comparison",
         nouns="comparisons",
-        spec=_spec(_intervals("difference", "difference, points of the score"), alt.Step(STEP)),
+        spec=_spec(_intervals("difference", "difference, points"), alt.Step(STEP)),
     )
 
 
@@ -370,7 +371,7 @@ def _bars(base: alt.Chart, x: alt.X) -> alt.Chart:
 def _intervals(field: str, title: str) -> alt.LayerChart:
     """Named rows, each a number with its interval, and the line of zero."""
     base = alt.Chart(alt.NamedData("rows"))
-    y = alt.Y("change:N", sort=None, title=None, axis=alt.Axis(labelLimit=300))
+    y = alt.Y("change:N", sort=None, title=None)
     method = alt.Color("method_label:N", title="method", legend=alt.Legend(orient="bottom"))
     zero = base.mark_rule(color="currentColor", opacity=0.6).encode(x=alt.datum(0))
     bars = base.mark_rule(strokeWidth=2).encode(

@@ -23,7 +23,7 @@ from analysis.load import knobs_of
 from analysis.part import Part
 from analysis.report import words
 from analysis.report.rows import cell_label, shown
-from analysis.statistics.cells import summarize
+from analysis.statistics.cells import COLUMNS, summarize
 from analysis.statistics.choice import pick
 from analysis.statistics.paired import against
 
@@ -106,11 +106,11 @@ class Findings(NamedTuple):
 
 def findings(part: Part) -> Findings:
     """Everything that the page says about a part."""
+    if not scored(part):
+        return _nothing(part, pd.DataFrame(columns=[*COLUMNS]), pd.DataFrame())
     table, effects = summarize(part), knob_effects(part.trials, "score")
-    scored = table[table["method"] == SMALL].dropna(subset=["selection"])
-    if scored.empty:
-        nothing = f"No {words.method_name(SMALL)} cell has a score."
-        return Findings(part, table, None, nothing, effects, None, "", "", [], [])
+    if table.loc[table["method"] == SMALL, "selection"].isna().all():
+        return _nothing(part, table, effects)
     chosen, knobs, shares = pick(part, SMALL), [*_knobs(part, effects)], importance(part)
     return Findings(
         part=part,
@@ -124,6 +124,17 @@ def findings(part: Part) -> Findings:
         knobs=knobs,
         rivals=[*_rivals(part, chosen)],
     )
+
+
+def scored(part: Part) -> bool:
+    """Whether any trial ended with a score to choose by."""
+    return bool(part.cells["selection_score"].notna().any())
+
+
+def _nothing(part: Part, table: pd.DataFrame, effects: pd.DataFrame) -> Findings:
+    """What a part without a LoKr that has a score says."""
+    text = f"No {words.method_name(SMALL)} cell has a score."
+    return Findings(part, table, None, text, effects, None, "", "", [], [])
 
 
 def name_of(part: Part, cell: str) -> str:

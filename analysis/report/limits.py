@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.part import Part
 from analysis.provenance import mixed
 from analysis.report import words
-from analysis.report.findings import Findings
+from analysis.report.findings import Findings, scored
 from analysis.statistics.noise import pooled
 
 CEILING = 0.99
@@ -21,6 +21,8 @@ def limits(found: Findings) -> list[str]:
     """Sentences, the most important first."""
     part = found.part
     makers = (_noise, _mixed, _failures, _missing, _rates, _ceiling, _optimism)
+    if not scored(part):
+        makers = (_mixed, _failures, _missing)
     return [*(text for make in makers for text in make(part)), *_edges(found)]
 
 

@@ -19,11 +19,11 @@ MAIN = ("lora", "full")
 def short(found: Sequence[Findings]) -> list[str]:
     """The answer in two or three sentences."""
     told = [row for one in found for row in one.knobs]
-    clear = {(row.knob, row.value) for row in told if row.level == CLEAR}
+    clear = dict.fromkeys((row.knob, row.value) for row in told if row.level == CLEAR)
     against = {(row.knob, row.value) for row in told if row.level in (CLEAR, SUGGESTIVE)}
-    alone = sorted(c for c in clear if not any(k == c[0] and v != c[1] for k, v in against))
-    torn = sorted({knob for knob, _ in clear} - {knob for knob, _ in alone})
-    return [*_set(alone), *_torn(torn), *_matter(found)]
+    torn = {knob for knob, value in clear if any(k == knob and v != value for k, v in against)}
+    alone = [pair for pair in clear if pair[0] not in torn]
+    return [*_set(alone), *_torn(sorted(torn)), *_matter(found)]
 
 
 def _set(alone: list[tuple[str, str]]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from analysis.figures.style import style
 from analysis.load import Results
 from analysis.part import Part, parts
 from analysis.report import assets, charts, overall, pictures, rows, table, words
-from analysis.report.findings import LEVELS, Findings, findings, name_of
+from analysis.report.findings import LEVELS, Findings, findings, name_of, scored
 from analysis.report.limits import limits
 from analysis.statistics.noise import pooled
 from analysis.statistics.normalize import NoScaleError, Scale, scale
@@ -70,6 +71,8 @@ def _parts(root: Path, results: Results) -> Iterator[Part]:
 
 def _seen(part: Part) -> Seen:
     found = findings(part)
+    if not scored(part):
+        return Seen(found, limits(found), math.nan, f"{part.title}: no trial has a score")
     try:
         unit: Scale | str = scale(part)
     except NoScaleError as error:

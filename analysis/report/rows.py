@@ -171,10 +171,12 @@ def cost_rows(part: Part, cells: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFr
 
 
 def share_rows(found: Importance | None, number: int) -> pd.DataFrame:
-    """One row a knob or pair of knobs: its share of the variance, in percent."""
+    """One row a knob, a pair of knobs that is sure, and the noise: its share in percent."""
     if found is None or found.table.empty:
         return pd.DataFrame()
-    table = found.table[found.table["kind"].isin(["main", "pair", "noise"])]
+    table = found.table
+    sure = table["kind"].eq("pair") & (table["low"] > 0)
+    table = table[table["kind"].isin(["main", "noise"]) | sure]
     names = [" with ".join(knobs) if knobs else "noise" for knobs in table["knobs"]]
     rows = table.assign(part=number, method=SMALL, change=names, knob=names)
     kept = rows[["part", "method", "change", "knob", "share", "low", "high"]]

@@ -1,0 +1,408 @@
+"""The report: its sentences against made-up results of known truth, and what a page may hold."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from analysis.__main__ import app
+from analysis.load import load_all
+from analysis.report import assets, build, overall, pictures, rows, words
+from analysis.report.findings import CLEAR, UNSEEN, UNTOLD, Findings, findings
+from analysis.report.limits import limits
+from tests.analysis.synthetic import Design, make, write
+
+GRID = {
+    "r": {2: 0.0, 8: 0.05},
+    "alpha": {4.0: 0.0, 16.0: 0.0},
+    "decompose_both": {False: 0.0, True: 0.0},
+    "init_weights": {True: 0.0, "lycoris": -0.02},
+}
+RATES = {1e-3: 0.0, 3e-3: 0.02, 1e-2: 0.0}
+LORA = {"method": "lora"}
+HOSTILE = "<script>window.hacked = 1</script><!-- </style>"
+
+
+def designs(task: str = "glue/rte", **more: object) -> list[Design]:
+    """LoKr on a grid, LoRA three points above its best, all weights five."""
+    shared = {"rates": RATES, "noise": 0.004, **more}
+    fixed = {"epochs": {2: 0.0}}
+    return [
+        Design(effects=GRID, trial={"task": task}, **shared),
+        Design(effects=fixed, base=0.58, trial={"task": task, **LORA}, **shared),
+        Design(effects=fixed, base=0.60, trial={"task": task, "method": "full"}, **shared),
+        Design(effects=fixed, base=0.40, trial={"task": task, "method": "head"}, **shared),
+    ]
+
+
+def found_in(folder: Path, *made: Design, seed: int = 0) -> Findings:
+    write(folder, *made, seed=seed)
+    (part,) = parts_of(folder)
+    return findings(part)
+
+
+def parts_of(folder: Path) -> list:
+    from tests.analysis.synthetic import read
+
+    return read(folder)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+def page_of(root: Path, out: Path) -> str:
+    return build(root, out, console=quiet()).read_text(encoding="utf-8")
+
+
+def data_of(html: str) -> dict:
+    text = html.split('<script type="application/json" id="data">')[1].split("</script>")[0]
+    return json.loads(text)
+
+
+def column(values: object) -> list:
+    """A column of the page's rows, decoded as its script does."""
+    if isinstance(values, list):
+        return values
+    return [None if at < 0 else values["of"][at] for at in values["at"]]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("results")
+    write(root / "made-up", *designs(), *designs("glue/mrpc"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def html(root: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return page_of(root, tmp_path_factory.mktemp("out") / "report.html")
+
+
+class Tags(HTMLParser):
+    """The tags of a page with their attributes."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+class TestFindings:
+    def test_knob_that_helps_is_to_be_set(self, tmp_path: Path) -> None:
+        found = found_in(tmp_path / "s", *designs())
+        told = {row.knob: row for row in found.knobs}
+        assert (told["r"].level, told["r"].value) == (CLEAR, "8")
+        assert told["r"].text.startswith("r: 8 rather than 2: +")
+        assert (told["init_weights"].level, told["init_weights"].value) == (CLEAR, "True")
+        assert told["init_weights"].text.startswith("init_weights: True rather than lycoris: +")
+
+    def test_knob_that_does_nothing_is_not_to_be_set(self, tmp_path: Path) -> None:
+        levels = []
+        for seed in range(5):
+            found = found_in(tmp_path / str(seed), designs()[0], seed=seed)
+            (told,) = [row for row in found.knobs if row.knob == "decompose_both"]
+            levels.append(told.level)
+            if told.level == UNSEEN:
+                assert told.value is None
+                assert "no difference seen" in told.text
+        assert levels.count(CLEAR) == 0
+        assert levels.count(UNSEEN) >= 4
+
+    def test_knobs_that_move_together_cannot_be_told(self, tmp_path: Path) -> None:
+        grid = {"r": {2: 0.0, 8: 0.05}, "alpha": {4.0: 0.0, 16.0: 0.0}}
+        keep = lambda knobs: knobs["alpha"] == 2 * knobs["r"]  # noqa: E731
+        found = found_in(tmp_path / "s", Design(effects=grid, keep=keep))
+        assert {row.knob: row.level for row in found.knobs} == {"r": UNTOLD, "alpha": UNTOLD}
+        assert (
+            found.knobs[0].text
+            == "r (2 and 8): it never varied alone, so what it does cannot be told."
+        )
+
+    def test_rivals_are_ahead_or_behind(self, tmp_path: Path) -> None:
+        found = found_in(tmp_path / "s", *designs())
+        rivals = {row.name: row for row in found.rivals}
+        assert rivals["lora"].level == CLEAR
+        assert rivals["lora"].difference < 0
+        assert "LoKr is behind LoRA (peft): " in rivals["lora"].text
+        assert "LoKr is ahead of head on the frozen base: +" in rivals["head"].text
+
+    def test_numbers_of_the_pick_are_those_of_the_files(self, tmp_path: Path) -> None:
+        found = found_in(tmp_path / "s", *designs())
+        part = found.part
+        lokr = part.trials[part.trials["trial.method"] == "lokr"]
+        means = lokr.groupby(["cell", "trial.learning_rate"])[["selection_score", "score"]].mean()
+        best = means.loc[means["selection_score"].idxmax()]
+        assert f"at rate {means['selection_score'].idxmax()[1]:g}: " in found.pick
+        assert f"accuracy {100 * best['score']:.1f} (95% " in found.pick
+        assert "3 seeds) with 8,770 trainable parameters." in found.pick
+
+    def test_no_lokr_says_so(self, tmp_path: Path) -> None:
+        found = found_in(tmp_path / "s", *designs()[1:])
+        assert found.chosen is None
+        assert found.pick == "No LoKr cell has a score."
+        assert not found.knobs
+
+    def test_one_seed_is_no_certainty(self, tmp_path: Path) -> None:
+        found = found_in(tmp_path / "s", Design(effects={"r": {2: 0.0, 8: 0.05}}, seeds=1))
+        assert [row.level for row in found.knobs] == [UNSEEN]
+        assert "no interval" in found.pick
+        assert limits(found)[0].startswith("No cell has two seeds")
+
+
+class TestLimits:
+    def test_failures_are_counted(self, tmp_path: Path) -> None:
+        failed = lambda knobs, rate, seed: rate == 1e-2 and seed == 0  # noqa: E731
+        found = found_in(tmp_path / "s", *designs(failed=failed))
+        assert "Of 171 trials, 19 ended diverged: no score comes from those." in limits(found)
+
+    def test_edges_of_rates_and_knobs(self, tmp_path: Path) -> None:
+        design = Design(effects={"r": {2: 0.0, 8: 0.3}}, rates={1e-3: 0.0, 3e-3: 0.1, 1e-2: 0.2})
+        text = " ".join(limits(found_in(tmp_path / "s", design)))
+        assert "2 of 2 cells with three rates or more did best at the highest rate" in text
+        assert "(LoKr 2): a higher one may be better still." in text
+        assert "The best value is at the edge of what was tried (r = 8): go beyond." in text
+
+    def test_missing_runs_are_counted(self, tmp_path: Path) -> None:
+        part = make(tmp_path / "s", effects=GRID, rates=RATES)[0]
+        for path in sorted(part.folder.glob("*.json"))[:5]:
+            path.unlink()
+        (part,) = parts_of(part.folder)
+        assert any(text.startswith("5 runs are missing") for text in limits(findings(part)))
+
+    def test_mixed_provenance_is_said(self, tmp_path: Path) -> None:
+        other = designs(provenance={"commit": "f" * 40, "dirty": True})[1:]
+        text = " ".join(limits(found_in(tmp_path / "s", designs()[0], *other)))
+        assert "2 commits" in text
+        assert "changed files" in text
+
+    def test_easy_tasks_cannot_tell(self, tmp_path: Path) -> None:
+        found = found_in(tmp_path / "s", Design(effects={"r": {2: 0.0, 8: 0.0}}, base=0.999))
+        assert any("too easy" in text for text in limits(found))
+
+
+class TestOverall:
+    def test_a_value_that_is_worse_elsewhere_depends_on_the_task(self, tmp_path: Path) -> None:
+        grid = {knob: dict(values) for knob, values in GRID.items()}
+        turned = {**grid, "init_weights": {True: -0.02, "lycoris": 0.0}}
+        one = found_in(tmp_path / "a", Design(effects=grid, noise=0.002))
+        other = found_in(tmp_path / "b", Design(effects=turned, noise=0.002))
+        short = overall.short([one, other])
+        assert short[0].startswith("Set r = 8")
+        assert "init_weights" not in short[0]
+        assert "It depends on the task: init_weights." in short
+        knobs = dict(overall.knobs([one, other]))
+        assert knobs["r"] == "8 is clearly better in 2 parts."
+
+    def test_verdict_counts_parts(self, tmp_path: Path) -> None:
+        found = found_in(tmp_path / "s", *designs())
+        (lora,) = [text for text in overall.verdicts([found]) if "LoRA" in text]
+        assert "behind in 1 part, ahead in 0 parts and not told apart in 0 parts" in lora
+
+    def test_no_packing_without_timings(self, tmp_path: Path) -> None:
+        assert overall.packing(tmp_path) == []
+
+
+class TestWords:
+    def test_missing_is_said(self) -> None:
+        assert words.points(float("nan")) == "unknown"
+        assert words.change(float("nan")) == "unknown"
+
+    def test_zero_has_no_sign(self) -> None:
+        assert words.change(-0.00001) == "0.00"
+        assert words.change(0.0265) == "+2.65"
+        assert words.change(-0.0265) == "\u22122.65"
+
+    def test_lists_and_counts(self) -> None:
+        assert words.listed(["a"]) == "a"
+        assert words.listed(["a", "b", "c"]) == "a, b and c"
+        assert words.counted(1, "cell") == "1 cell"
+        assert words.counted(10_000, "cell") == "10,000 cells"
+
+
+class TestPage:
+    def test_every_trial_with_its_numbers(self, html: str, root: Path) -> None:
+        trials = data_of(html)["rows"]["trials"]
+        every = load_all(root).trials.set_index("id")
+        ids = column(trials["id"])
+        assert sorted(ids) == sorted(every.index)
+        score = dict(zip(ids, column(trials["score"]), strict=True))
+        for name, value in every["score"].items():
+            assert score[name] == pytest.approx(100 * value, rel=1e-5)
+        assert set(column(trials["commit"])) == {"0" * 40}
+
+    def test_asks_nothing_of_a_network(self, html: str) -> None:
+        for tag, attributes in Tags(html).found:
+            for name in ("src", "href", "action", "data", "poster", "srcset"):
+                value = attributes.get(name)
+                assert value is None or value.startswith(("#", "data:")), (tag, value)
+        style = html.split("<style>")[1].split("</style>")[0]
+        assert "@import" not in style
+        assert "url(" not in style
+
+    def test_policy_allows_these_scripts_alone(self, html: str) -> None:
+        (policy,) = [
+            attributes["content"]
+            for tag, attributes in Tags(html).found
+            if tag == "meta" and attributes.get("http-equiv") == "Content-Security-Policy"
+        ]
+        assert policy.startswith("default-src 'none'; script-src 'sha256-")
+        assert "unsafe-eval" not in policy
+        scripts = re.findall(r'<script type="module">(.*?)</script>', html, re.S)
+        digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
+        allowed = [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]
+        assert policy.split("script-src ")[1].split(";")[0].split() == allowed
+
+    def test_same_bytes_in_another_process(self, root: Path, html: str, tmp_path: Path) -> None:
+        out = tmp_path / "again.html"
+        command = [sys.executable, "-m", "analysis", "report", "--results", root, "--out", out]
+        environment = {**os.environ, "PYTHONHASHSEED": "7"}
+        subprocess.run(command, check=True, env=environment, capture_output=True)
+        assert out.read_text(encoding="utf-8") == html
+
+    def test_names_no_place_of_this_machine(self, html: str, root: Path) -> None:
+        assert str(root) not in html
+        assert os.sep + "site-packages" not in html
+
+    def test_what_results_say_is_escaped(self, tmp_path: Path) -> None:
+        made = Design(effects={"r": {2: 0.0, 8: 0.1}}, trial={"task": f"glue/{HOSTILE}"})
+        write(tmp_path / "made-up", made)
+        (tmp_path / "made-up" / "bad.json").write_text('{"schema": "<script>"}')
+        html = page_of(tmp_path, tmp_path / "report.html")
+        assert "<script>window.hacked" not in html
+        assert "&lt;script&gt;window.hacked" in html
+        assert HOSTILE in data_of(html)["parts"][0]["title"]
+
+    def test_unread_files_are_named(self, tmp_path: Path) -> None:
+        write(tmp_path / "made-up", designs()[0])
+        (tmp_path / "made-up" / "half.json").write_text('{"schema": 1, "id"')
+        html = page_of(tmp_path, tmp_path / "report.html")
+        assert f"<code>{Path('made-up') / 'half.json'}</code>: " in html
+        assert str(tmp_path) not in html
+
+    def test_failed_trials_stay_in_the_table(self, tmp_path: Path) -> None:
+        failed = lambda knobs, rate, seed: True  # noqa: E731
+        write(tmp_path / "made-up", Design(effects={"r": {2: 0.0, 8: 0.0}}, failed=failed))
+        trials = data_of(page_of(tmp_path, tmp_path / "r.html"))["rows"]["trials"]
+        assert set(column(trials["status"])) == {"diverged"}
+        assert set(column(trials["score"])) == {None}
+
+    def test_only_named_studies(self, root: Path, tmp_path: Path) -> None:
+        write(tmp_path / "one", designs()[0])
+        write(tmp_path / "two", designs("glue/cola")[0])
+        html = build(tmp_path, tmp_path / "r.html", ["two"], quiet()).read_text(encoding="utf-8")
+        assert {part["study"] for part in data_of(html)["parts"]} == {"two"}
+
+
+class TestCommand:
+    def test_empty_folder_is_one_line(self, tmp_path: Path) -> None:
+        result = CliRunner().invoke(app, ["report", "--results", str(tmp_path)])
+        assert result.exit_code == 1
+        assert result.output.strip() == f"{tmp_path} holds no results; run a study first"
+
+    def test_unknown_study_is_one_line(self, root: Path) -> None:
+        result = CliRunner().invoke(app, ["report", "--results", str(root), "--study", "nope"])
+        assert result.exit_code == 1
+        assert result.output.strip() == f"{root / 'nope'} holds no results; run the study first"
+
+    def test_says_where_the_page_is(self, root: Path, tmp_path: Path) -> None:
+        out = tmp_path / "deep" / "page.html"
+        result = CliRunner().invoke(app, ["report", "--results", str(root), "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        assert str(out) in result.output.replace("\n", "")
+        assert out.exists()
+
+
+class TestAssets:
+    def test_script_cannot_end_its_element(self) -> None:
+        spelled = assets.inline("a = '</script>'; b = /<!--x/; c = '<SCRIPT'; d = 1 < 2")
+        assert spelled == r"a = '\x3c/script>'; b = /\x3c!--x/; c = '\x3cSCRIPT'; d = 1 < 2"
+
+    def test_data_reads_back(self) -> None:
+        values = {"a": [HOSTILE, "&amp;", "\u2028", None, 1.5]}
+        text = assets.data(values)
+        assert "<" not in text
+        assert json.loads(text) == values
+
+    def test_missing_must_be_null(self) -> None:
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            assets.data([float("nan")])
+
+
+class TestRows:
+    def test_columns_read_back(self) -> None:
+        frame = pd.DataFrame(
+            {
+                "n": [1, 2, 3],
+                "x": [0.123456789, float("nan"), 2.0],
+                "t": ["a", None, "a"],
+                "b": [True, False, True],
+            }
+        )
+        columns = {name: column(values) for name, values in rows.columns(frame).items()}
+        assert columns == {
+            "n": [1, 2, 3],
+            "x": [0.123457, None, 2],
+            "t": ["a", None, "a"],
+            "b": ["yes", "no", "yes"],
+        }
+
+    def test_values_in_order(self) -> None:
+        assert rows.in_order(["16", "-1", "4", "lycoris", "", None]) == ["-1", "4", "16", "lycoris"]
+
+
+class TestPictures:
+    def drew(self, folder: Path) -> list:
+        from PIL import Image
+
+        write(folder, *designs("emoji/dots")[:2], seed=1)
+        place = folder / "pictures"
+        place.mkdir()
+        (part,) = parts_of(folder)
+        names = [*(f"{trial}.samples" for trial in part.trials["id"]), "dots-truth", "dots-base"]
+        for shade, name in enumerate(names):
+            Image.new("RGB", (16, 8), (shade % 256, 0, 0)).save(place / f"{name}.webp")
+        return parts_of(folder)
+
+    def test_middle_seed_beside_truth_and_base(self, tmp_path: Path) -> None:
+        own = self.drew(tmp_path / "s")
+        cells = rows.cell_rows(own[0], 0, findings(own[0]).table)
+        album = pictures.album(own, cells)
+        assert [row["label"] for row in album.references[0]] == ["the truth", "untouched base"]
+        assert len(album.sheets) == len(cells)
+        assert album.left_out == 0
+        assert [cells.at[row["cell"], "method"] for row in album.best[0]] == ["lora", "lokr"]
+        selected = own[0].selected
+        for sheet in album.sheets:
+            scores = selected[selected["cell"] == cells.at[sheet["cell"], "cell"]]["score"]
+            own_score = selected.set_index("id").at[sheet["id"], "score"]
+            assert own_score == scores.median()
+        assert all(uri.startswith("data:image/webp;base64,") for uri in album.images.values())
+
+    def test_what_does_not_fit_is_counted(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        own = self.drew(tmp_path / "s")
+        cells = rows.cell_rows(own[0], 0, findings(own[0]).table)
+        monkeypatch.setattr(pictures, "BUDGET", 1)
+        album = pictures.album(own, cells)
+        assert len(album.sheets) == 2
+        assert album.left_out == len(cells) - 2
+        html = page_of(tmp_path, tmp_path / "r.html")
+        assert f"{len(cells) - 2} further cells drew pictures that are left out" in html
