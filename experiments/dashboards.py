@@ -56,7 +56,7 @@ class Board:
 def dashboards(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[STUDY]...", help="Studies; without: all that have results."),
+        typer.Argument(metavar="STUDY", help="Studies; without: all that have results."),
     ] = None,
     results: Annotated[
         Path, typer.Option(help="Folder of the results: RESULTS/STUDY/ID.json.")

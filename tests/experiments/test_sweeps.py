@@ -117,44 +117,22 @@ def test_a_finished_trial_is_logged_and_not_trained(call):
     assert len(train.train_pack.packs) == 1
 
 
-def agent(tmp_path: Path, sweep: dict, number: int) -> subprocess.CompletedProcess[str]:
-    """Start the sweep's command as ``wandb agent`` does for its ``number``-th value."""
-    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
-
-    value = sweep["parameters"]["trial"]["values"][number]
-    args = create_sweep_command_args({"args": {"trial": {"value": value}}})["args"]
-    macros = {
-        "${env}": ["/usr/bin/env"],
-        "${interpreter}": [sys.executable],
-        "${args}": args,
-    }
-    words = [w for c in create_sweep_command(sweep["command"]) for w in macros.get(c, [c])]
-    module = words.index("-m")
-    words[module : module + 2] = [str(HERE / "agent_entry.py")]  # in place of -m experiments
-    parameters = tmp_path / "config.yaml"
-    parameters.write_text(yaml.safe_dump({"wandb_version": 1, "trial": {"value": value}}))
-    environment = {
-        "PYTHONPATH": str(ROOT),
-        "WANDB_MODE": "offline",
-        "WANDB_RUN_ID": f"run{number}",
-        "WANDB_SWEEP_ID": "sweep1",
-        "WANDB_SWEEP_PARAM_PATH": str(parameters),
-    }
-    return subprocess.run(
-        words, cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True
-    )
-
-
-def test_an_agent_trains_the_trial_and_logs_it_to_the_sweeps_run(call, tmp_path):
+def test_wandbs_agent_trains_the_trials_and_logs_them_to_the_runs_of_the_sweep(call, tmp_path):
     pytest.importorskip("wandb")
-    sweep = yaml.safe_load(call("export-sweep", "holes").stdout)
-    done = agent(tmp_path, sweep, 1)
+    call("export-sweep", "holes", "--out", "sweep.yaml")
+    command = [sys.executable, str(HERE / "agent.py"), "sweep.yaml", str(HERE / "agent_entry.py")]
+    paths = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # for ${interpreter}
+    environment = {"PATH": paths, "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
+    done = subprocess.run(
+        [*command, "2"], cwd=tmp_path, env=os.environ | environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
-    result = Store(tmp_path / "results").load("holes")[TRIALS[1].id]
-    assert result.status == "ok"
-    (run,) = runs(tmp_path / "wandb").values()
-    assert (run.head["run_id"], run.head["sweep_id"]) == ("run1", "sweep1")
-    assert run.config["trial"] == TRIALS[1].id
-    assert run.config["seed"] == 1
-    assert run.summary["selection_score"] == 0.6
+    results = Store(tmp_path / "results").load("holes")
+    assert {result.trial for result in results.values()} == {*TRIALS[:2]}
+    found = runs(tmp_path / "wandb")
+    assert set(found) == {"run0", "run1"}
+    for trial, run in zip(TRIALS, found.values(), strict=False):
+        assert run.head["sweep_id"] == "sweep1"
+        assert (run.config["trial"], run.config["seed"]) == (trial.id, trial.seed)
+        assert run.summary["selection_score"] == 0.5 + trial.seed / 10
