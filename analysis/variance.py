@@ -41,6 +41,8 @@ LEVEL = 0.95
 DRAWS = 1_000
 Subset = tuple[int, ...]
 """Variables by place: (0,) a main effect, (0, 2) a pair, () all that takes three or more."""
+WHOLE: Subset = (-1,)
+"""Of all variables together."""
 
 
 class NoNoiseError(ValueError):
@@ -90,8 +92,19 @@ class Decomposition:
     total: float
 
 
+class _Reach(NamedTuple):
+    """How noise of variance 1 a trial reaches the mean square of a part of the means: the sum of
+    the eigenvalues of its quadratic form in the units' noise, and the sum of their squares.
+    """
+
+    trace: float
+    square: float
+
+
 class _Part(NamedTuple):
-    """One orthogonal part of the means: mean square, and its noise: scale c and degrees d."""
+    """One orthogonal part of the means: its mean square, and the noise in it as a chi-squared of
+    ``df`` degrees of freedom times σ² ``scale``, which has its mean and variance.
+    """
 
     square: float
     scale: float
@@ -133,24 +146,22 @@ def effects(grid: np.ndarray, n: int) -> Iterator[tuple[Subset, np.ndarray]]:
     """The orthogonal effects of a function on a grid: mains, pairs, then () for all the rest.
 
     Args:
-        grid: (k1, …, kn, …) float; what follows the n variables is carried along.
+        grid: (k1, …, kn) float.
         n: number of variables, >= 1.
 
     Yields:
-        A subset and its effect, of the grid's shape.
+        A subset and its effect, of length 1 along the variables that are not in it; that of () has
+        the grid's shape.
     """
-    rest = grid - grid.mean(axis=tuple(range(n)), keepdims=True)
-    centered, mains = rest, []
-    for i in range(n):
-        mains.append(centered.mean(axis=_others(n, i), keepdims=True))
-        effect = np.broadcast_to(mains[i], grid.shape)
-        rest = rest - effect
-        yield (i,), effect
+    rest = centered = grid - grid.mean()
+    mains = [centered.mean(axis=_but(n, i), keepdims=True) for i in range(n)]
+    for i, main in enumerate(mains):
+        rest = rest - main
+        yield (i,), main
     for i, j in combinations(range(n), 2):
-        pair = centered.mean(axis=_others(n, i, j), keepdims=True) - mains[i] - mains[j]
-        effect = np.broadcast_to(pair, grid.shape)
-        rest = rest - effect
-        yield (i, j), effect
+        pair = centered.mean(axis=_but(n, i, j), keepdims=True) - mains[i] - mains[j]
+        rest = rest - pair
+        yield (i, j), pair
     yield (), rest
 
 
@@ -162,49 +173,90 @@ def decompose(units: np.ndarray, noise: Noise, draws: int = DRAWS) -> Decomposit
         noise: from :func:`fit_noise`.
         draws: of each share.
     """
-    shown = np.eye(len(noise.means))[units]  # (k1, …, kn, U)
-    seen = _shares_of_noise(shown.reshape(units.size, -1), noise)  # centered, (K, U)
-    measured = noise.means[units].ravel() - noise.means[units].mean()
-    sampler = _Sampler(noise, seen, measured, draws)
-    found = {}
-    pairs = zip(effects(noise.means[units], units.ndim), effects(shown, units.ndim), strict=True)
-    for (subset, effect), (_, projected) in pairs:
-        leak = _shares_of_noise(projected.reshape(units.size, -1), noise)
-        found[subset] = sampler.share(effect.ravel(), leak)
+    reaches = _reaches(units, noise.counts)
+    whole, _ = reaches[WHOLE]
+    sampler = _Sampler(noise, units, whole, draws)
+    found = {
+        subset: sampler.share(effect, *reaches[subset])
+        for subset, effect in effects(noise.means[units], units.ndim)
+    }
     return Decomposition(found, sampler.seed(), sampler.noise(), sampler.total)
 
 
-def _shares_of_noise(columns: np.ndarray, noise: Noise) -> np.ndarray:
-    """(K, U): how a unit's noise, of variance 1 a trial, reaches each point, on average 0."""
-    return (columns - columns.mean(0)) / np.sqrt(noise.counts)
+def _reaches(units: np.ndarray, counts: np.ndarray) -> dict[Subset, tuple[_Reach, _Reach]]:
+    """How noise reaches each effect, and all others together; ``WHOLE``: all effects, and none."""
+    shown = np.bincount(units.ravel(), minlength=len(counts)) / units.size  # (U,)
+    # All effects take G = diag(d) - v vᵀ in the units' noise: the mean of the grid is taken off.
+    d, v = shown / counts, shown / np.sqrt(counts)
+    whole = _Reach(d.sum() - v @ v, (d**2).sum() - 2 * d @ v**2 + (v @ v) ** 2)
+
+    def both(leak: np.ndarray) -> tuple[_Reach, _Reach]:
+        own = _Reach((leak**2).sum(), ((leak @ leak.T) ** 2).sum())
+        shared = d @ (leak**2).sum(0) - ((leak @ v) ** 2).sum()  # trace of G leakᵀ leak
+        others = _Reach(whole.trace - own.trace, whole.square - 2 * shared + own.square)
+        return clean(own), clean(others)
+
+    def clean(reach: _Reach) -> _Reach:
+        """Nothing where there is but rounding: each level shows every unit as often."""
+        return reach if reach.square > 1e-10 * whole.square else _Reach(0.0, 0.0)
+
+    leaks = _leaks(units, counts)
+    small, rest = both(np.vstack([*leaks.values()]))
+    return {
+        **{subset: both(leak) for subset, leak in leaks.items()},
+        (): (rest, small),
+        WHOLE: (whole, _Reach(0.0, 0.0)),
+    }
+
+
+def _leaks(units: np.ndarray, counts: np.ndarray) -> dict[Subset, np.ndarray]:
+    """Of mains and pairs: (levels, U), what a unit's noise, of variance 1 a trial, adds at each
+    level, by the root of the number of levels.
+    """
+    n, mean = units.ndim, _shown(units, (), len(counts))
+    mains = {(i,): _shown(units, (i,), len(counts)) - mean for i in range(n)}
+    pairs = {
+        (i, j): _shown(units, (i, j), len(counts)) - mains[i,] - mains[j,] - mean
+        for i, j in combinations(range(n), 2)
+    }
+    found = {**mains, **pairs}
+    scales = {key: np.sqrt(counts * (leak.size / len(counts))) for key, leak in found.items()}
+    return {key: leak.reshape(-1, len(counts)) / scales[key] for key, leak in found.items()}
+
+
+def _shown(units: np.ndarray, kept: Subset, size: int) -> np.ndarray:
+    """(k1 or 1, …, kn or 1, U): the share of points at each level of ``kept`` that show a unit."""
+    shape = [k if i in kept else 1 for i, k in enumerate(units.shape)]
+    level = np.broadcast_to(np.arange(np.prod(shape)).reshape(shape), units.shape)
+    counted = np.bincount((level * size + units).ravel(), minlength=int(np.prod(shape)) * size)
+    return counted.reshape(*shape, size) * (np.prod(shape) / units.size)
 
 
 class _Sampler:
     """Draws of shares, given the measured means and how noise reaches them."""
 
-    def __init__(self, noise: Noise, seen: np.ndarray, measured: np.ndarray, draws: int) -> None:
-        self.rng = np.random.default_rng(0)
-        self.fitted, self.seen, self.measured = noise, seen, measured
-        self.draws = draws
+    def __init__(self, noise: Noise, units: np.ndarray, whole: _Reach, draws: int) -> None:
+        self.rng, self.draws = np.random.default_rng(0), draws
+        self.fitted, self.units, self.reach = noise, units, whole
+        self.measured = noise.means[units] - noise.means[units].mean()
         self.variances = noise.variance * noise.df / stats.chi2.ppf(self._even(), noise.df)  # (D,)
         trials, seeds = int(noise.counts.sum()), len(noise.seeds)
         self.shift = _Part(float((noise.seeds**2).mean()), 1 / trials, seeds - 1)
-        self.whole = _part(measured, seen)
-        self.total = noise.variance + self._value(self.whole) + self._value(self.shift)
+        means = self._value(_part(self.measured, whole))
+        self.total = noise.variance + means + self._value(self.shift)
 
-    def share(self, effect: np.ndarray, leak: np.ndarray) -> Share:
-        """Of an effect (K,), which noise reaches by ``leak`` (K, U)."""
-        part = _part(effect, leak)
-        others = self._others(self.measured - effect, self.seen - leak)
-        others += self._draw(self.shift)
-        return self._summary(self._value(part), self._draw(part), others)
+    def share(self, effect: np.ndarray, reach: _Reach, others: _Reach) -> Share:
+        """Of an effect, which noise reaches as ``reach`` says, and all that is not in it."""
+        part = _part(effect, reach)
+        rest = self._others(self.measured - effect, others) + self._draw(self.shift)
+        return self._summary(self._value(part), self._draw(part), rest)
 
     def seed(self) -> Share:
-        others = self._others(self.measured, self.seen)
+        others = self._others(self.measured, self.reach)
         return self._summary(self._value(self.shift), self._draw(self.shift), others)
 
     def noise(self) -> Share:
-        others = self._others(self.measured, self.seen) + self._draw(self.shift) - self.variances
+        others = self._others(self.measured, self.reach) + self._draw(self.shift) - self.variances
         return self._summary(self.fitted.variance, self.variances, others)
 
     def _even(self) -> np.ndarray:
@@ -220,22 +272,21 @@ class _Sampler:
     def _draw(self, part: _Part) -> np.ndarray:
         """(D,) of a part's variance, from its confidence distribution."""
         unit = self.variances * part.scale
-        if self.fitted.variance == 0 or part.scale == 0 or part.df == 0:  # no noise can reach it
+        if self.fitted.variance == 0 or part.scale == 0 or part.df == 0:  # no noise reaches it
             return np.full_like(self.variances, part.square)
         chances = self._even()
         outside = special.chndtr(part.square / unit, part.df, 0) <= chances
         found = special.chndtrinc(part.square / unit, part.df, chances)
         return np.where(outside, 0, unit * found)
 
-    def _others(self, effect: np.ndarray, leak: np.ndarray) -> np.ndarray:
-        """(D,) of noise and all effects that make up ``effect`` (K,): a sum of many, so normal."""
-        gram = leak.T @ leak / len(leak)
-        bias = np.trace(gram)
-        spread = 2 * self.variances**2 * (gram**2).sum()
-        carried = 4 * self.variances * ((leak.T @ effect / len(effect)) ** 2).sum()
+    def _others(self, effect: np.ndarray, reach: _Reach) -> np.ndarray:
+        """(D,) of noise and all effects that make up ``effect``: many, so nearly normal."""
+        sums = np.bincount(self.units.ravel(), effect.ravel(), len(self.fitted.counts))
+        carried = 4 * self.variances * (sums**2 / self.fitted.counts).sum() / self.units.size**2
+        spread = 2 * self.variances**2 * reach.square
         sd = np.sqrt(np.maximum(carried - spread, spread))
         normal = special.ndtri(self._even())
-        drawn = (effect**2).mean() - self.variances * bias + sd * normal
+        drawn = (effect**2).mean() - self.variances * reach.trace + sd * normal
         return np.maximum(drawn, 0) + self.variances
 
     def _summary(self, value: float, drawn: np.ndarray, others: np.ndarray) -> Share:
@@ -243,17 +294,16 @@ class _Sampler:
         shares, tail = drawn / (drawn + others), (1 - LEVEL) / 2
         low = np.quantile(shares, tail, method="lower")
         high = np.quantile(shares, 1 - tail, method="higher")
-        return Share(value / self.total, float(low), float(high))
+        return Share(float(value / self.total), float(low), float(high))
 
 
-def _part(effect: np.ndarray, leak: np.ndarray) -> _Part:
-    """Mean and variance of the noise in a mean square, as a scaled chi-squared has them."""
-    gram = leak.T @ leak / len(leak)
-    mean, spread = np.trace(gram), (gram**2).sum()
-    if spread < 1e-24:  # rounding: every unit has the same weight at each level
-        return _Part(0.0, 0.0, 0.0)
-    return _Part(float((effect**2).mean()), float(spread / mean), float(mean**2 / spread))
+def _part(effect: np.ndarray, reach: _Reach) -> _Part:
+    square = float((effect**2).mean())
+    if reach.square == 0:
+        return _Part(square, 0.0, 0.0)
+    scale = reach.square / reach.trace
+    return _Part(square, scale, reach.trace / scale)
 
 
-def _others(n: int, *kept: int) -> tuple[int, ...]:
+def _but(n: int, *kept: int) -> tuple[int, ...]:
     return tuple(axis for axis in range(n) if axis not in kept)

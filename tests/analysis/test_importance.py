@@ -98,6 +98,22 @@ def test_without_a_second_seed_noise_cannot_be_told():
         variance.fit_noise(np.arange(4.0)[:, None])
 
 
+def test_how_noise_reaches_an_effect_is_what_matrices_say():
+    units = np.array([[[0, 1], [2, 2]], [[3, 4], [0, 5]], [[6, 6], [6, 7]]])
+    counts = np.array([3, 2, 3, 1, 3, 3, 2, 3])
+    dense = np.eye(8)[units] / np.sqrt(counts)
+    columns = [dict(variance.effects(dense[..., unit], 3)) for unit in range(8)]
+    whole = dense.reshape(12, 8) - dense.reshape(12, 8).mean(0)
+    for subset, (own, others) in variance._reaches(units, counts).items():
+        if subset == variance.WHOLE:
+            continue
+        full = [np.broadcast_to(column[subset], units.shape).ravel() for column in columns]
+        matrix = np.column_stack(full)
+        for reach, part in ((own, matrix), (others, whole - matrix)):
+            values = np.linalg.eigvalsh(part.T @ part / 12)
+            assert reach == pytest.approx((values.sum(), (values**2).sum())), subset
+
+
 # Unbiased, and covered as often as is said
 
 
@@ -160,7 +176,7 @@ def test_taking_repeated_measurements_for_new_ones_would_find_what_is_not_there(
         naive = variance.decompose(separate, variance.fit_noise(noisy[units.ravel()]), draws=2)
         drawn.append((told.effects[(0,)].share, naive.effects[(0,)].share))
     mean, wrong = np.mean(drawn, axis=0)
-    assert told.effects[(2,)] == (0, 0, 0)
+    assert told.effects[(2,)] == pytest.approx((0, 0, 0))
     assert abs(mean) < 0.03
     assert wrong > 0.05
 
