@@ -105,7 +105,8 @@ def _log_all(session: Session, study: Study, store: Store, found: list[Result]) 
             session.log(record(result, name, folder))
         except Exception as error:  # of many kinds
             raise BenchError(
-                f"W&B failed, {done} of {len(found)} results are logged: {first_line(error)}"
+                f"W&B failed at {result.id}, {done} of {len(found)} results are logged: "
+                f"{first_line(error)}"
             ) from error
 
 

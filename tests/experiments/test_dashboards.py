@@ -129,6 +129,8 @@ def test_a_dry_run_prints_the_same_twice_and_needs_no_account(library, monkeypat
     spec = json.loads(ran.stdout)
     assert [view["displayName"] for view in spec["workspaces"]] == ["LoKr Bench: glue-rte"]
     assert spec["report"]["project"]["entityName"] == "ENTITY"
+    blocks = [block["type"] for block in spec["report"]["spec"]["blocks"]]
+    assert blocks.count("panel-grid") == 4, "scores, knobs, curves, runs"
     assert CliRunner().invoke(cli.app, arguments).stdout == ran.stdout
 
 

@@ -279,6 +279,18 @@ def test_finished_results_are_logged_later_with_their_pictures(call, tmp_path):
     assert failed.summary["message"] == "bug"
 
 
+def test_a_picture_that_cannot_be_read_names_its_trial(call, tmp_path):
+    pytest.importorskip("wandb")
+    store = Store(tmp_path / "results")
+    store.prepare("small")
+    store.write(fakes.result(TRIAL))
+    store.write_pictures("small", {f"{TRIAL.id}.samples.webp": b"no picture"})
+    ran = call("log", "small")
+    assert ran.exit_code == 1
+    assert f"W&B failed at {TRIAL.id}, 0 of 1 results are logged: " in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_nothing_of_the_machine_or_its_user_is_in_the_files(call, tmp_path):
     pytest.importorskip("wandb")
     import getpass
