@@ -17,6 +17,7 @@ from analysis.figures import (
     expected,
     forgetting,
     gallery,
+    gaps,
     heatmap,
     importance,
     paired,
@@ -25,6 +26,7 @@ from analysis.figures import (
     ranking,
     ridge,
     samples,
+    sizes,
     sweep_time,
 )
 from analysis.part import Part
@@ -43,6 +45,8 @@ FIGURES: dict[str, Callable[[Part], Figure]] = {
     "gallery": gallery.draw,
 }
 ACROSS: dict[str, Callable[[Path, Sequence[Part]], Figure]] = {
+    "gaps": gaps.draw,
     "profiles": profiles.draw,
+    "sizes": sizes.draw,
     "sweep-time": sweep_time.draw,
 }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures.style import COLUMN, Lacking, blank, framed, key, style, styled
+from analysis.figures.style import COLUMN, Lacking, blank, framed, key, logarithmic, style, styled
 from analysis.part import Part
 from analysis.statistics.expected import band
 
@@ -45,8 +45,8 @@ def draw(part: Part) -> Figure:
             marker=look.marker,
             markevery=[len(curve) - 1],
         )
-    axes.set(xscale="log", xlabel="trials", ylabel=f"{part.metric}, points")
-    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set(xlabel="trials", ylabel=f"{part.metric}, points")
+    logarithmic(axes.xaxis, [1, *map(len, curves.values())], "{:g}".format)
     axes.grid(True)
     handles = [key(style(method), line=True) for method in curves]
     return framed(figure, part.title, _NOTE, handles, 2)

@@ -8,11 +8,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis import cost
+from analysis import cost, labels
 from analysis.figures.fronts import front
 from analysis.figures.rows import limits
 from analysis.figures.settings import require_scores
-from analysis.figures.style import COLUMN, PAGE, blank, framed, key, style, styled
+from analysis.figures.style import COLUMN, PAGE, blank, framed, key, logarithmic, style, styled
 from analysis.part import Part
 from analysis.statistics.cells import summarize
 
@@ -97,6 +97,7 @@ def _panel(axes: Axes, table: pd.DataFrame, price: Price) -> None:
         )
     line = front(known, price.column, "mean")
     axes.plot(line[price.column], line["mean"], color="black", lw=0.8, zorder=1, ds="steps-post")
-    axes.set_xscale("log" if price.log else "linear")
+    if price.log:
+        logarithmic(axes.xaxis, known[price.column], labels.count)
     axes.set_xlabel(price.label)
     axes.grid(True)

@@ -27,6 +27,7 @@ from analysis.figures.style import (
     blank,
     framed,
     key,
+    logarithmic,
     styled,
 )
 from analysis.part import Part
@@ -139,6 +140,7 @@ def _lines(axes: Axes, table: pd.DataFrame) -> list[Line2D]:
             linestyle=look.line,
         )
         handles.append(key(look, f"r={r}, alpha={alpha:g}", line=True))
-    axes.set(xscale="log", xlabel="rate · alpha/r")
+    axes.set(xlabel="rate · alpha/r")
+    logarithmic(axes.xaxis, table["effective"], "{:g}".format)
     axes.grid(True)
     return handles

@@ -111,7 +111,7 @@ def panels(part: Part, cells: Sequence[str], count: int) -> tuple[Figure, list[A
     names, *axes = figure.subplots(1, count + 1, sharey=True, width_ratios=[room, *[each] * count])
     _write(names, named, room)
     for panel in axes:
-        _stripe(panel, len(cells))
+        stripe(panel, len(cells))
     return figure, axes
 
 
@@ -171,7 +171,7 @@ def _write(axes: Axes, named: list[Column], room: float) -> None:
         left += column.width
 
 
-def _stripe(axes: Axes, count: int) -> None:
+def stripe(axes: Axes, count: int) -> None:
     """Every other row on gray, so that the eye stays on it; no ticks, the names say it."""
     for place in range(0, count, 2):
         axes.axhspan(place - 0.5, place + 0.5, color=_STRIPE, linewidth=0, zorder=0)

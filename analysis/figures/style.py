@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib as mpl
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 COLUMN, PAGE = 3.3, 6.8
 """Inches."""
@@ -180,6 +182,23 @@ def without(axes: Axes, *sides: str) -> None:
     """Take away some of the four lines around the axes."""
     for side in sides:
         axes.spines[side].set_visible(False)
+
+
+def logarithmic(axis: Axis, values: Iterable[float], spell: Callable[[float], str]) -> None:
+    """Make an axis logarithmic, with few ticks that are labeled as people write the numbers.
+
+    Args:
+        axis: of the axes.
+        values: that it has to show, positive.
+        spell: a number as text.
+    """
+    shown = [*values]
+    low, high = min(shown), max(shown)
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    subs = (1.0,) if high / low > 300 else (1.0, 3.0) if high / low > 30 else (1.0, 2.0, 5.0)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda value, place: spell(value)))
+    axis.set_minor_formatter(NullFormatter())
 
 
 @styled

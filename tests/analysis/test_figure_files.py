@@ -74,6 +74,9 @@ def results(root: Path, grid: Design = GRID) -> Path:
     others = [alone(n, b, text) for n, b in (("lora", 0.7), ("full", 0.8), ("head", 0.4))]
     write(root / "text", Design(effects={"r": {2: 0.0, 8: 0.1}}, base=0.6), *others)
     sweep(root)
+    few = {**text, "task": "glue/mrpc"}
+    sizes = [alone("lokr", 0.5 + n / 500, few | {"train_size": n}) for n in (8, 32, 128)]
+    write(root / "sizes", *sizes)
     return root
 
 
@@ -109,7 +112,7 @@ def emoji(root: Path) -> Part:
 @pytest.fixture(scope="module")
 def drawn(root: Path, emoji: Part) -> dict[str, Figure]:
     """Every figure, laid out."""
-    every = [emoji, *read(root / "text")]
+    every = [emoji, *read(root / "text"), *read(root / "sizes")]
     figures = {name: draw(emoji) for name, draw in FIGURES.items()}
     figures |= {name: draw(root, every) for name, draw in ACROSS.items()}
     for figure in figures.values():
@@ -277,7 +280,8 @@ def hashes(root: Path) -> dict[str, str]:
 
 def test_the_same_results_give_the_same_bytes_in_another_process(tmp_path):
     root = small(tmp_path / "results")
-    shutil.rmtree(root / "text")
+    for study in ("text", "sizes"):
+        shutil.rmtree(root / study)
     draw_all(root, console=Console(file=io.StringIO()))
     here = hashes(root)
     for path in root.glob("**/figures/*"):
@@ -289,7 +293,7 @@ def test_the_same_results_give_the_same_bytes_in_another_process(tmp_path):
     assert hashes(root) == here
     assert "pictures/figures/emoji-openmoji-emoji-gallery.pdf" in here
     assert "figures/sweep-time.png" in here
-    assert len(here) == 2 * 11
+    assert len(here) == 2 * 12
 
 
 def test_what_lacks_is_one_line_with_the_reason_and_no_old_file(tmp_path):

@@ -17,6 +17,7 @@ from analysis.figures import (
     curves,
     expected,
     forgetting,
+    gaps,
     heatmap,
     importance,
     paired,
@@ -26,6 +27,7 @@ from analysis.figures import (
     ridge,
     rows,
     settings,
+    sizes,
     sweep_time,
 )
 from analysis.figures.fronts import front
@@ -33,6 +35,7 @@ from analysis.figures.style import STYLES, Lacking
 from analysis.importance import importance as shares_of
 from analysis.part import Part
 from analysis.statistics.cells import summarize
+from analysis.statistics.choice import pick
 from analysis.statistics.expected import expected_maximum
 from analysis.statistics.normalize import normalized
 from analysis.statistics.paired import against
@@ -616,6 +619,61 @@ def test_a_failed_run_is_below_every_threshold(tmp_path):
 def test_profiles_need_two_parts_with_a_scale(part):
     with pytest.raises(Lacking, match="1 parts have a normalized score, 2 are needed"):
         profiles.draw(part.folder.parent, [part])
+
+
+# part by part
+
+
+def test_gaps_are_the_chosen_cells_differences(tmp_path, part):
+    parts = [*scaled_parts(tmp_path), part]
+    figure = gaps.draw(tmp_path, parts)
+    assert len(figure.axes) == 2
+    for axes, rival in zip(figure.axes, ("lora", "full"), strict=True):
+        found, ends = points(axes), spans(axes)
+        for place, one in enumerate(parts):
+            row = against(one, rival).set_index("cell").loc[pick(one, "lokr")]
+            assert found[place] == (pytest.approx(100 * row["difference"]), row["p_holm"] < 0.05)
+            left, right = axes.get_xlim()
+            low, high = max(left, 100 * row["low"]), min(right, 100 * row["high"])
+            assert ends[place] == pytest.approx((low, high))
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        "glue/mrpc on minilm (accuracy)",
+        "two: glue/rte on minilm (accuracy)",
+        "made-up: glue/rte on minilm (accuracy)",
+    ]
+
+
+def test_without_lokr_and_a_rival_there_is_no_gap(tmp_path):
+    parts = make(tmp_path / "s", effects={"r": KNOBS["r"]})
+    with pytest.raises(Lacking, match="no part has a score of LoKr and of LoRA"):
+        gaps.draw(tmp_path, parts)
+
+
+def test_sizes_have_a_line_a_method_over_the_number_of_rows(tmp_path):
+    def design(name: str, count: int, base: float) -> Design:
+        trial = {"method": name, "train_size": count}
+        return Design(effects={}, base=base, noise=0.01, trial=trial)
+
+    found = [design("lokr", n, 0.5 + n / 100) for n in (8, 32)] + [design("lora", 8, 0.7)]
+    parts = read(write(tmp_path / "s", *found))
+    axes, *others = sizes.draw(tmp_path, parts).axes
+    lokr, lora = axes.get_lines()
+    tables = [summarize(one).set_index("method") for one in parts]
+    np.testing.assert_allclose(lokr.get_xdata(), [8, 32])
+    np.testing.assert_allclose(lokr.get_ydata(), [100 * t.loc["lokr", "mean"] for t in tables])
+    np.testing.assert_allclose(lora.get_xydata(), [[8, 100 * tables[0].loc["lora", "mean"]]])
+    bars = [segment[:, 1] for lines in axes.collections for segment in lines.get_segments()]
+    bounds = [tables[i].loc[name, ["low", "high"]] for i, name in ((0, "lokr"), (1, "lokr"))]
+    np.testing.assert_allclose(bars[:2], 100 * np.array(bounds, float))
+    assert not any(other.axison for other in others)
+
+
+def test_one_number_of_rows_is_no_comparison_of_sizes(tmp_path, part):
+    few = read(write(tmp_path / "s", Design(effects={}, trial={"train_size": 8})))
+    with pytest.raises(Lacking, match="no task has scores for two numbers of training rows"):
+        sizes.draw(tmp_path, [part, *few])
+    with pytest.raises(Lacking, match="no task has scores for two numbers of training rows"):
+        sizes.draw(tmp_path, [part])
 
 
 # sweep time
