@@ -53,15 +53,13 @@ def completed(part: Part) -> Part:
     Raises:
         DamagedError: the study's file is damaged.
     """
-    ran = part.trials.assign(equals=part.trials["id"])
-    by_id = {str(row["id"]): row for row in ran.to_dict("records")}
-    twins = [
-        _twin(line, by_id[line["equals"]])
-        for line in read(part.folder)
-        if line["equals"] in by_id and line["id"] not in by_id
-    ]
-    if not twins:
+    ran, ids = part.trials.assign(equals=part.trials["id"]), {*part.trials["id"]}
+    lines = [x for x in read(part.folder) if x["equals"] in ids and x["id"] not in ids]
+    if not lines:
         return replace(part, trials=ran)
+    standing = ran[ran["id"].isin([line["equals"] for line in lines])]
+    by_id = {str(row["id"]): row for row in standing.to_dict("records")}
+    twins = [_twin(line, by_id[line["equals"]]) for line in lines]
     trials = pd.concat([ran, pd.DataFrame(twins, columns=ran.columns)], ignore_index=True)
     return replace(part, trials=trials.assign(cell=cell_names(trials)))
 
