@@ -70,7 +70,7 @@ def table(parts: Sequence[Part]) -> Table:
         "interval leaves out zero.",
         f"{hardware(trials)}, commits {commits(trials)}.",
     )
-    notes = [note for note in mixed(trials) if note.startswith("NOT COMPARABLE")]
+    notes = [f"{p.title}: {note}" for p in parts for note in mixed(p.trials)]
     return Table("overview", "LoKr against LoRA and all weights", frame, columns, caption, notes)
 
 

@@ -14,7 +14,17 @@ from typer.testing import CliRunner
 
 from analysis.__main__ import app
 from analysis.part import Part
-from analysis.tables import against, cost, methods, parameters, quality, ranking, speed, tradeoff
+from analysis.tables import (
+    against,
+    cost,
+    methods,
+    overview,
+    parameters,
+    quality,
+    ranking,
+    speed,
+    tradeoff,
+)
 from analysis.tables.registry import TABLES
 from analysis.tables.table import Column, Lacking, Table, least, most, points, spelled, text
 from analysis.tables.write import csv, escaped, latex, markdown, write
@@ -276,6 +286,31 @@ def test_speed_is_in_the_order_of_ways(tmp_path):
         ("2.00", "1.00", "4 of 4"),
         ("20.0", "10.0", "1 of 4"),
     ]
+
+
+# -- all parts -----------------------------------------------------------------------------------
+
+
+def test_the_overview_has_a_row_a_part_and_blanks_where_a_rival_did_not_run(part, tmp_path):
+    other = Design(effects={}, trial={"task": "glue/cola"}, provenance={"dirty": True})
+    (second,) = read(write_results(tmp_path / "other", other))
+    table = overview.table([part, second])
+    first, last = shown(table)
+    scores = part.selected.set_index(["cell", "trial.seed"])["score"]
+    gap = (scores["lokr r=8"] - scores["lora"]).mean()
+    assert first["minus lora"] == f"{100 * gap:+.1f}"
+    assert first["parameters"] == "8,770"
+    assert bold(table, "minus lora") == [True, False]
+    assert (last["minus lora"], last["minus full"]) == ("", "")
+    assert table.notes == [
+        "glue/cola on minilm: 3 of 3 trials ran from changed files: their commit is not their code"
+    ]
+
+
+def test_an_overview_without_lokr_is_lacking(tmp_path):
+    (only,) = read(write_results(tmp_path / "only", Design(effects={}, trial=LORA)))
+    with pytest.raises(Lacking, match="no lokr cell has a score"):
+        overview.table([only])
 
 
 # -- numbers as text ---------------------------------------------------------------------------
