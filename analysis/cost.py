@@ -85,7 +85,9 @@ def of_part(root: Path, part: Part) -> pd.DataFrame:
     found = load(root)
     names = part.trials.drop_duplicates("id").set_index("id")["cell"]
     own = found[(found["study"] == part.study) & found["id"].isin(names.index)]
-    return own.assign(cell=own["id"].map(names)).reset_index(drop=True)
+    own = own.assign(cell=own["id"].map(names)).reset_index(drop=True)
+    own.attrs["unread"] = found.attrs["unread"]
+    return own
 
 
 def sweeps(root: Path) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis import cost
 from analysis.part import Part
-from analysis.provenance import commits
+from analysis.provenance import commits, mixed
 from analysis.tables import protocol
 from analysis.tables.identity import identity, named
 from analysis.tables.table import (
@@ -33,10 +33,12 @@ def measured(part: Part) -> pd.DataFrame:
     """
     found = cost.of_part(part.folder.parent, part)
     if found.empty:
-        raise Lacking(
+        lines = [
             f"{part.title}: no cost was measured; `python -m experiments cost {part.study}` on an "
-            "idle GPU measures it"
-        )
+            "idle GPU measures it",
+            *protocol.unread(found),
+        ]
+        raise Lacking("; ".join(lines))
     return found.assign(file_bytes=found["adapter_bytes"].fillna(found["head_bytes"]))
 
 
@@ -50,7 +52,8 @@ def table(part: Part) -> Table:
     frame = _complete(part, found)
     columns = [*identity(part), *_hardware(frame), *_training(frame), *_keeping(frame)]
     title = f"{part.title}: cost"
-    return Table("cost", title, frame, columns, _caption(part, found), protocol.notes(part))
+    notes = [*protocol.notes(part), *mixed(found), *protocol.unread(found)]
+    return Table("cost", title, frame, columns, _caption(part, found), notes)
 
 
 def _complete(part: Part, found: pd.DataFrame) -> pd.DataFrame:

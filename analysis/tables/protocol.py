@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 
 from analysis import labels
@@ -52,6 +54,14 @@ def short_names(part: Part) -> str:
 def notes(part: Part) -> list[str]:
     """What is mixed in the part, see :func:`analysis.provenance.mixed`."""
     return mixed(part.trials)
+
+
+def unread(measured: pd.DataFrame) -> list[str]:
+    """Files that hold no measurement, of a frame of :mod:`analysis.cost`."""
+    found = measured.attrs["unread"].items()
+    return [
+        f"{Path(path).name} holds no measurement and was left out: {why}" for path, why in found
+    ]
 
 
 def joined(*sentences: str) -> str:

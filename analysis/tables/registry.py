@@ -34,7 +34,7 @@ TABLES: dict[str, Callable[[Part], Table]] = {
 
 
 class Written(NamedTuple):
-    """The files of one table, or why there is none."""
+    """The files of one table, or why there is none, or what could not be read."""
 
     paths: list[Path]
     lacking: str | None
@@ -49,7 +49,10 @@ def write_study(folder: Path) -> Iterator[Written]:
     Raises:
         FileNotFoundError: the folder holds no results.
     """
-    for part in parts(load(folder), folder):
+    trials = load(folder)
+    for file, why in trials.attrs["unread"].items():
+        yield Written([], f"{folder / file} holds no result and was left out: {why}")
+    for part in parts(trials, folder):
         for name, table in TABLES.items():
             try:
                 yield Written(write(table(part), folder / "tables" / f"{part.slug}-{name}"), None)

@@ -49,4 +49,6 @@ def table(root: Path) -> Table:
         "launched from Python) or in transformers' Trainer.",
         f"{', '.join(sorted(frame['hardware'].unique()))}, commit {commits(frame)}.",
     )
-    return Table("speed", "Ours beside its peers", frame.drop(columns="order"), columns, caption)
+    frame = frame.drop(columns="order")
+    title, notes = "Ours beside its peers", protocol.unread(found)
+    return Table("speed", title, frame, columns, caption, notes)

@@ -179,7 +179,7 @@ def measurement(trial_id: str, milliseconds: float, hardware: str = "A GPU") -> 
         "id": trial_id,
         "study": "study",
         "cell": "as the plan calls it",
-        "trial": {},
+        "trial": {"task": "glue/rte", "base": "minilm", "train_size": None},
         "hardware": hardware,
         "batch": {"rows": 8},
         "step": step,
@@ -234,6 +234,13 @@ def test_the_best_cost_is_bold_on_each_kind_of_hardware(part):
     found = zip(shown(table), bold(table, "step, ms"), strict=True)
     marked = {(row["hardware"], row["method"]) for row, mark in found if mark}
     assert marked == {("A GPU", "lora"), ("Another", "lokr")}
+
+
+def test_files_that_hold_no_measurement_are_named(part):
+    measure(part, {"lora": 1.0})
+    (part.folder.parent / "cost" / "study" / "A GPU" / "odd.json").write_text("{}")
+    (note,) = cost.table(part).notes
+    assert note == "odd.json holds no measurement and was left out: schema None, expected 1"
 
 
 def test_fronts_are_the_cells_that_nothing_beats():
@@ -406,8 +413,10 @@ def test_what_is_mixed_stands_beside_every_table(tmp_path):
 
 def test_the_command_writes_every_table_and_says_what_is_lacking(part):
     root = part.folder.parent
+    (part.folder / "notes.json").write_text("{}")
     ran = CliRunner().invoke(app, ["tables", "--results", str(root)])
     assert ran.exit_code == 0
+    assert "notes.json holds no result and was left out: schema None" in ran.output
     assert "no cost was measured" in ran.output
     assert "no sweep was timed" in ran.output
     written = {path.name for path in (part.folder / "tables").iterdir()}
