@@ -90,7 +90,7 @@ def report(
 
     try:
         path = build(results, out or results / "report.html", studies or ())
-    except (FileNotFoundError, DamagedError) as error:
+    except (OSError, DamagedError) as error:
         typer.secho(str(error), err=True, fg="red")
         raise typer.Exit(1) from None
     typer.echo(f"report  {path}  (open it in a browser)")

@@ -23,8 +23,12 @@ def build(root: Path, out: Path, names: Sequence[str] = (), console: Console | N
 
     Raises:
         FileNotFoundError: a named study, or all of ``root``, holds no result.
+        OSError: the file cannot be written; known before anything is read.
         analysis.collapsed.DamagedError: a study's record of its collapsed trials is damaged.
     """
+    if out.is_dir():
+        raise IsADirectoryError(f"{out} is a folder: give the name of a file to write")
+    out.parent.mkdir(parents=True, exist_ok=True)
     from analysis.load import load_all
     from analysis.report.page import page
 
@@ -33,6 +37,5 @@ def build(root: Path, out: Path, names: Sequence[str] = (), console: Console | N
         task = progress.add_task("reading results", total=None)
         results = load_all(root, names)
         text = page(root, results, lambda what: progress.update(task, description=what))
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8", newline="\n")
     return out

@@ -49,11 +49,13 @@ const SOURCES = {
 };
 
 function differences(found) {
-  return found
-    .filter((row) => inPart(row.part) && (!state.methods.size || state.methods.has(row.method)))
-    .map((row) =>
-      state.part === ALL ? { ...row, change: `${row.part_title}: ${row.change}` } : row,
-    );
+  const own = found.filter(
+    (row) => inPart(row.part) && (!state.methods.size || state.methods.has(row.method)),
+  );
+  if (state.part !== ALL) return own;
+  return own
+    .map((row) => ({ ...row, change: `${row.change}, ${report.parts[row.part].short}` }))
+    .sort((a, b) => a.change.localeCompare(b.change)); // what is compared stands together
 }
 
 // An effect is of a whole grid: a filter on values leaves those of the knobs that it names.
@@ -95,6 +97,7 @@ function brightened(found, field) {
 }
 
 function rowsFor(chart) {
+  if (state.part === ALL && chart.apart) return [];
   const found = SOURCES[chart.source]().filter((row) =>
     chart.needs.every((name) => row[name] !== null && row[name] !== undefined),
   );
@@ -124,7 +127,7 @@ function scales() {
 }
 
 // The chart with its scales, and with knobs along its axes in their order.
-function prepared(spec, found) {
+function prepared(spec, found, bare) {
   const known = scales();
   const orders = { x: (a, b) => inOrder(a, b), y: (a, b) => inOrder(b, a) };
   const walk = (node) => {
@@ -133,7 +136,7 @@ function prepared(spec, found) {
     const copy = Object.fromEntries(Object.entries(node).map(([k, v]) => [k, walk(v)]));
     for (const channel of ["color", "shape"]) {
       const scale = known[copy[channel]?.field]?.[channel];
-      if (scale) copy[channel] = { ...copy[channel], scale };
+      if (scale) copy[channel] = { ...copy[channel], scale, ...(bare ? { legend: null } : {}) };
     }
     for (const channel of ["x", "y"]) {
       if (copy[channel]?.type !== "ordinal") continue;
@@ -179,6 +182,11 @@ function heightOf(chart, found) {
   return step ? step * new Set(found.map((row) => row.change)).size : chart.spec.height;
 }
 
+// A legend stands under the plot, which names of rows make narrower.
+function columnsIn(chart, width) {
+  return Math.max(1, Math.floor((chart.spec.height.step ? 0.55 * width : width) / 170));
+}
+
 // One method needs no legend where rows have names.
 function alone(chart, found) {
   return Boolean(chart.spec.height.step) && new Set(found.map((row) => row.method)).size < 2;
@@ -206,11 +214,12 @@ async function draw(chart, mine) {
       autosize: { type: "fit-x", contains: "padding" },
       data: { name: "rows", values: found },
       config: {
-        legend: { columns: Math.max(1, Math.floor(width / 170)), disable: alone(chart, found) },
-        axisY: { labelLimit: 0.42 * width },
+        legend: { columns: columnsIn(chart, width) },
+        axisY: { labelLimit: 0.45 * width },
       },
     },
     found,
+    alone(chart, found),
   );
   const inside = element("div");
   const made = await vegaEmbed(inside, spec, OPTIONS);
@@ -227,7 +236,8 @@ async function draw(chart, mine) {
 // What the chart says in words, and its numbers as a table.
 function describe(chart, figure, found) {
   const words = figure.querySelector(".words");
-  words.textContent = found.length ? sentence(chart, found) : `Nothing to draw: ${chart.lacking}`;
+  const lacking = state.part === ALL && chart.apart ? chart.apart : chart.lacking;
+  words.textContent = found.length ? sentence(chart, found) : `Nothing to draw: ${lacking}`;
   figure.querySelector(".plot").setAttribute("aria-label", `${chart.title}. ${words.textContent}`);
   const details = figure.querySelector("details");
   details.hidden = !found.length;
@@ -257,7 +267,8 @@ function shown(value) {
   if (value === null || value === undefined) return "";
   if (typeof value !== "number") return String(value);
   if (Number.isInteger(value)) return value.toLocaleString("en");
-  return value.toLocaleString("en", { maximumSignificantDigits: Math.abs(value) < 1 ? 3 : 4 });
+  if (Math.abs(value) < 1) return String(Number(value.toFixed(3)) || 0); // no minus before a zero
+  return value.toLocaleString("en", { maximumSignificantDigits: 4 });
 }
 
 function tabulate(chart, details, found) {

@@ -35,6 +35,7 @@ class Chart:
         noun, nouns: what a row is called.
         by: fields over which the table's rows are means; empty for rows as they are.
         tiles: whether the chart draws those means too.
+        apart: why it cannot show several parts at once; empty if it can.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Chart:
     nouns: str
     by: Sequence[str] = ()
     tiles: bool = False
+    apart: str = ""
 
     def in_page(self) -> dict[str, Any]:
         """What the page's script reads of it."""
@@ -267,6 +269,7 @@ def _curves() -> Chart:
         noun="point",
         nouns="points",
         by=("group", "step"),
+        apart="parts are trained for different numbers of steps; choose one of them.",
         spec=_spec(band + line + dots),
     )
 

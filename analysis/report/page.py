@@ -165,7 +165,10 @@ def _data(
     start: int,
 ) -> dict[str, Any]:
     """What the page's script reads."""
-    own = [_part(one) for one in seen]
+    own = [
+        _part(one) | {"short": name}
+        for one, name in zip(seen, _short([one.findings.part for one in seen]), strict=True)
+    ]
     knobs = dict.fromkeys(knob for part in own for knob in part["values"])
     every = {k: rows.in_order(v for p in own for v in p["values"].get(k, [])) for k in knobs}
     return {
@@ -183,6 +186,17 @@ def _data(
         "references": album.references,
         "pictures": album.sheets,
     }
+
+
+def _short(own: Sequence[Part]) -> list[str]:
+    """The parts' names where there is little room: the last word of the task, if that is enough."""
+    names = [
+        " ".join([part.task.rpartition("/")[2], *([part.title.split(", ")[-1]] * part.sizes)])
+        for part in own
+    ]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{part.title} ({part.study})" for part in own]
 
 
 def _part(one: Seen) -> dict[str, Any]:

@@ -321,6 +321,12 @@ class TestCommand:
         assert result.exit_code == 1
         assert result.output.strip() == f"{root / 'nope'} holds no results; run the study first"
 
+    def test_folder_as_file_is_one_line(self, root: Path, tmp_path: Path) -> None:
+        command = ["report", "--results", str(root), "--out", str(tmp_path)]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 1
+        assert result.output == f"{tmp_path} is a folder: give the name of a file to write\n"
+
     def test_says_where_the_page_is(self, root: Path, tmp_path: Path) -> None:
         out = tmp_path / "deep" / "page.html"
         result = CliRunner().invoke(app, ["report", "--results", str(root), "--out", str(out)])
@@ -362,6 +368,21 @@ class TestRows:
             "t": ["a", None, "a"],
             "b": ["yes", "no", "yes"],
         }
+
+    def test_costs_go_to_their_cells(self, tmp_path: Path) -> None:
+        part = make(tmp_path / "s", effects={"r": {2: 0.0, 8: 0.0}})[0]
+        cells = rows.cell_rows(part, 0, findings(part).table)
+        eight = part.trials[part.trials["trial.r"] == 8]["id"].iloc[0]
+        measured = {"hardware": "H", "step_p50_ms": 12.5, "peak_bytes": 2.0**31}
+        costs = pd.DataFrame(
+            [
+                {"study": "s", "id": eight, "joules_per_1000": 3.0, **measured},
+                {"study": "other", "id": eight, "joules_per_1000": 4.0, **measured},
+            ]
+        )
+        (row,) = rows.cost_rows(part, cells, costs).to_dict("records")
+        assert cells.at[row["cell"], "r"] == "8"
+        assert (row["step_ms"], row["peak_gib"], row["joules"]) == (12.5, 2.0, 3.0)
 
     def test_values_in_order(self) -> None:
         assert rows.in_order(["16", "-1", "4", "lycoris", "", None]) == ["-1", "4", "16", "lycoris"]

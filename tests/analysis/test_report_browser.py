@@ -178,6 +178,7 @@ def test_all_parts_are_normalized(opened: Opened) -> None:
     assert opened.count() == "132 of 132 trials, 22 of 22 cells"
     best = [row["score"] for row in opened.rows("quality") if row["method"] == "full"]
     assert best == pytest.approx([100, 100], abs=0.01)
+    assert "choose one of them" in opened.page.inner_text("#curves .words")
     floor = [row["score"] for row in opened.rows("quality") if row["method"] == "head"]
     assert floor == pytest.approx([0, 0], abs=0.01)
 
