@@ -92,7 +92,8 @@ def _sheets(part: Part, cells: pd.DataFrame) -> Iterator[Sheet]:
     """One of every cell that drew, in the order of the cells."""
     selected = part.selected
     drew = selected[(selected["status"] == "ok") & selected["score"].notna()]
-    there = [(part.pictures / f"{trial}.samples.webp").is_file() for trial in drew["id"]]
+    files = [part.pictures / f"{trial}.samples.webp" for trial in drew["id"]]
+    there = pd.Series([file.is_file() for file in files], drew.index, dtype=bool)
     numbers = dict(zip(cells["cell"], cells.index, strict=True))
     for name, trials in drew[there].groupby("cell", sort=False):
         middle = trials.sort_values(["score", "trial.seed"]).iloc[(len(trials) - 1) // 2]
