@@ -10,6 +10,7 @@ from pathlib import Path
 from shutil import copyfile
 from typing import NamedTuple
 
+from analysis.collapsed import DamagedError
 from analysis.load import Results, load_all
 from analysis.paper import compiling, numbers
 from analysis.part import Part, parts
@@ -55,7 +56,8 @@ def build(root: Path, out: Path) -> Paper:
 
     Raises:
         FileNotFoundError: there are no results.
-        PaperError: no LoKr cell has a score, or ``out`` cannot be written to.
+        PaperError: no LoKr cell has a score, ``out`` cannot be written to, or a study's
+            ``collapsed.jsonl`` is damaged.
         compiling.LatexError: LaTeX is installed and fails.
     """
     results = load_all(root)
@@ -67,6 +69,8 @@ def build(root: Path, out: Path) -> Paper:
         raise PaperError(f"cannot write to {out}: {error.strerror or error}") from error
     except Lacking as error:
         raise PaperError(f"nothing to write about: {error}") from error
+    except DamagedError as error:
+        raise PaperError(str(error)) from error
 
 
 def _parts(results: Results, root: Path) -> Iterator[Part]:

@@ -142,6 +142,13 @@ def test_a_place_that_cannot_be_written_to_is_one_line(root, tmp_path):
         paper.build(root, tmp_path / "file")
 
 
+@pytest.mark.usefixtures("no_figures")
+def test_a_damaged_list_of_collapsed_trials_is_one_line(root, tmp_path):
+    (root / "great" / "collapsed.jsonl").write_text("{bad\n")
+    with pytest.raises(paper.PaperError, match=r"collapsed\.jsonl is damaged"):
+        paper.build(root, tmp_path / "paper")
+
+
 @needs_latex
 @pytest.mark.usefixtures("no_figures")
 def test_the_pdf_has_the_same_bytes_twice(root, tmp_path):
