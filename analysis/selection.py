@@ -14,8 +14,10 @@ def select_rates(frame: pd.DataFrame) -> pd.DataFrame:
     the cell is whole. Ties go to the smaller rate.
     """
     whole = frame.assign(failed=(frame["status"] != "ok") | frame["selection_score"].isna())
-    chosen = [_best_rate(cell) for _, cell in whole.groupby("cell", sort=False)]
-    return pd.concat(chosen).drop(columns="failed")
+    best = whole["cell"].map(_best_rates(whole))
+    place = pd.Series(pd.factorize(frame["cell"])[0], index=frame.index)
+    chosen = whole[whole["trial.learning_rate"] == best].drop(columns="failed")
+    return chosen.loc[place[chosen.index].sort_values(kind="stable").index]
 
 
 def cells(frame: pd.DataFrame) -> pd.DataFrame:
@@ -31,9 +33,10 @@ def cells(frame: pd.DataFrame) -> pd.DataFrame:
         selected rate.
     """
     knobs = knobs_of(frame)
+    whole_cells = dict(iter(frame.groupby("cell", sort=False)))
     rows = []
     for name, group in select_rates(frame).groupby("cell", sort=False):
-        everything = frame[frame["cell"] == name]
+        everything = whole_cells[name]
         method = str(group["trial.method"].iloc[0])
         rows.append(
             {
@@ -65,14 +68,15 @@ def judged(frame: pd.DataFrame) -> list[str]:
     return [name for name in JUDGED if name in frame and frame[name].notna().any()]
 
 
-def _best_rate(cell: pd.DataFrame) -> pd.DataFrame:
-    rates = cell.groupby("trial.learning_rate").agg(
+def _best_rates(whole: pd.DataFrame) -> pd.Series:
+    """Cell -> its rate."""
+    rates = whole.groupby(["cell", "trial.learning_rate"]).agg(
         failed=("failed", "sum"), score=("selection_score", "mean")
     )
     ranked = rates.reset_index().sort_values(
         ["failed", "score", "trial.learning_rate"], ascending=[True, False, True]
     )
-    return cell[cell["trial.learning_rate"] == ranked["trial.learning_rate"].iloc[0]]
+    return ranked.drop_duplicates("cell").set_index("cell")["trial.learning_rate"]
 
 
 def _papers_protocol(cell: pd.DataFrame) -> float:
