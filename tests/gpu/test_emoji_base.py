@@ -19,8 +19,13 @@ pytest.importorskip("diffusers")
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-    # torch's own, while it compiles.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    # torch's own, while it compiles (diffusers caches a function), and of its debug mode.
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning",
+        "ignore::FutureWarning",
+        "ignore:Dynamo detected a call:UserWarning",
+        "ignore:Synchronization debug mode:UserWarning",
+    ),
 ]
 CUDA = torch.device("cuda")
 
