@@ -22,15 +22,18 @@ PIP_ARGS ?=
 BIN := .venv/bin
 SETUP := .venv/.ready
 TEST_SETUP := .venv/.ready-test
+DASHBOARDS_SETUP := .venv/.ready-dashboards
 RUN_FLAGS := --device $(DEVICE) $(if $(LANES),--lanes $(LANES)) $(if $(DATA),--data $(DATA)) $(ARGS)
 PYTEST_WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sweep list status summary cost bench emoji-base test lint format clean
+NAMED := $(if $(filter command line environment,$(origin STUDY)),$(STUDY))
+.PHONY: help setup sweep list status summary report figures tables paper dashboards cost bench \
+	emoji-base test lint format clean
 
 help:  ## this list
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(SETUP)  ## make the environment in .venv
 
@@ -39,13 +42,28 @@ sweep: $(SETUP)  ## run a study (STUDY=quickstart) and show its table and figure
 	$(BIN)/python -m analysis summary $(STUDY)
 
 list: $(SETUP)  ## the studies; with STUDY=name: its cells, trials and estimated work
-	$(BIN)/python -m experiments list $(if $(filter command line environment,$(origin STUDY)),$(STUDY))
+	$(BIN)/python -m experiments list $(NAMED)
 
 status: $(SETUP)  ## what is finished and what is left of STUDY
 	$(BIN)/python -m experiments status $(STUDY)
 
 summary: $(SETUP)  ## table and figure of STUDY's results
 	$(BIN)/python -m analysis summary $(STUDY)
+
+report: $(SETUP)  ## results/report.html: what to set and how sure that is, charts, every trial; opens offline
+	$(BIN)/python -m analysis report
+
+figures: $(SETUP)  ## every figure as PDF and PNG (with STUDY=name: of that one)
+	$(BIN)/python -m analysis figures $(NAMED)
+
+tables: $(SETUP)  ## every table as CSV, Markdown and LaTeX (with STUDY=name: of that one)
+	$(BIN)/python -m analysis tables $(NAMED)
+
+paper: $(SETUP)  ## paper/: figures, tables, macros of every number, and two pages where LaTeX is installed
+	$(BIN)/python -m analysis paper
+
+dashboards: $(DASHBOARDS_SETUP)  ## Weights & Biases: a workspace and a report as code (ARGS=--dry-run: only show them)
+	$(BIN)/python -m experiments dashboards $(NAMED) $(ARGS)
 
 bench: $(TEST_SETUP)  ## ours beside peft, LyCORIS and the frozen base: layer, step, sweep (on a CPU in small)
 	$(BIN)/python -m experiments bench all --device $(DEVICE) $(if $(DATA),--data $(DATA))
@@ -80,4 +98,8 @@ $(SETUP): pyproject.toml constraints.txt
 
 $(TEST_SETUP): $(SETUP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e ".[bench,test]"
+	@touch $@
+
+$(DASHBOARDS_SETUP): $(SETUP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS) -e ".[bench,dashboards]"
 	@touch $@
