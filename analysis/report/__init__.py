@@ -30,12 +30,13 @@ def build(root: Path, out: Path, names: Sequence[str] = (), console: Console | N
         raise IsADirectoryError(f"{out} is a folder: give the name of a file to write")
     out.parent.mkdir(parents=True, exist_ok=True)
     from analysis.load import load_all
+    from analysis.report.collect import collect
     from analysis.report.page import page
 
     spinner = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
     with Progress(*spinner, console=console, transient=True) as progress:
         task = progress.add_task("reading results", total=None)
         results = load_all(root, names)
-        text = page(root, results, lambda what: progress.update(task, description=what))
+        text = page(collect(root, results, lambda what: progress.update(task, description=what)))
     out.write_text(text, encoding="utf-8", newline="\n")
     return out

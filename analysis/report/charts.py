@@ -14,6 +14,7 @@ from typing import Any
 import altair as alt
 
 HEIGHT = 300
+LOG = alt.Scale(type="log", nice=False, padding=24)
 STEP = 24
 """Pixels of a row where rows are names."""
 
@@ -67,7 +68,7 @@ def _quality() -> Chart:
     base = alt.Chart(alt.NamedData("rows"))
     x = alt.X(
         "trainable:Q",
-        scale=alt.Scale(type="log"),
+        scale=LOG,
         title="trainable parameters (adapter and head)",
         axis=alt.Axis(format="~s", tickCount=5),
     )
@@ -304,7 +305,7 @@ def _cost() -> Chart:
     x = alt.X(
         "step_ms:Q",
         title="milliseconds a training step, alone on the device",
-        scale=alt.Scale(type="log"),
+        scale=LOG,
         axis=alt.Axis(tickCount=5, format="~s"),
     )
     return Chart(

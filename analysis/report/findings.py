@@ -22,7 +22,8 @@ from analysis.importance import Importance, importance
 from analysis.load import knobs_of
 from analysis.part import Part
 from analysis.report import words
-from analysis.report.rows import cell_label, shown
+from analysis.report.names import name_of
+from analysis.report.rows import shown
 from analysis.statistics.cells import COLUMNS, summarize
 from analysis.statistics.choice import pick
 from analysis.statistics.paired import against
@@ -119,7 +120,7 @@ def findings(part: Part) -> Findings:
         pick=_picked(part, table, chosen),
         effects=effects,
         importance=shares,
-        matters=_matters(shares),
+        matters=_matters(shares) if knobs else "",
         together=_together(part, table, chosen, knobs),
         knobs=knobs,
         rivals=[*_rivals(part, chosen)],
@@ -135,12 +136,6 @@ def _nothing(part: Part, table: pd.DataFrame, effects: pd.DataFrame) -> Findings
     """What a part without a LoKr that has a score says."""
     text = f"No {words.method_name(SMALL)} cell has a score."
     return Findings(part, table, None, text, effects, None, "", "", [], [])
-
-
-def name_of(part: Part, cell: str) -> str:
-    """A cell in words, with the knobs that tell it from the others of its method."""
-    table = labels.shortened(part.cells, part.trials).set_index("cell", drop=False)
-    return cell_label(table.loc[cell].to_dict(), labels.knobs(table))
 
 
 def _picked(part: Part, table: pd.DataFrame, chosen: str) -> str:

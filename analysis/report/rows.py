@@ -19,6 +19,7 @@ from analysis.effects import SCORES, SMALL
 from analysis.importance import Importance
 from analysis.load import NUISANCE, spell
 from analysis.part import Part
+from analysis.report.names import names
 from analysis.report.words import MINUS, method_name
 from analysis.selection import judged
 from analysis.statistics.choice import pick
@@ -82,14 +83,14 @@ def cell_rows(part: Part, number: int, summary: pd.DataFrame) -> pd.DataFrame:
     """
     table = labels.shortened(part.cells, part.trials)
     intervals = summary.set_index("cell").reindex(table["cell"])
-    names = labels.knobs(table)
+    knobs, name = labels.knobs(table), names(part)
     frame = pd.DataFrame(
         {
             "part": number,
             "cell": table["cell"],
-            "label": [cell_label(row, names) for row in table.to_dict("records")],
+            "label": table["cell"].map(name),
             "method": table["method"],
-            **{name: table[name].replace("", None).astype(object) for name in names},
+            **{knob: table[knob].replace("", None).astype(object) for knob in knobs},
             "trainable": table["trainable"],
             "adapter": table["adapter"],
             "score": table["score"],
@@ -104,12 +105,6 @@ def cell_rows(part: Part, number: int, summary: pd.DataFrame) -> pd.DataFrame:
         }
     )
     return in_points(frame, ("low", "high", "selection", "full"))
-
-
-def cell_label(cell: dict[str, Any], names: Sequence[str]) -> str:
-    """A cell in a few words: its method and the knobs that tell it from the method's others."""
-    values = [f"{labels.HEADINGS.get(n, n)}={cell[n]}" for n in names if cell[n]]
-    return " ".join([method_name(str(cell["method"])), *values])
 
 
 def trial_rows(part: Part, cells: pd.DataFrame) -> pd.DataFrame:
@@ -132,14 +127,15 @@ def curve_rows(part: Part, cells: pd.DataFrame, epochs: pd.DataFrame) -> pd.Data
     Args:
         part: whose.
         cells: its rows.
-        epochs: the study's, of :class:`analysis.load.Results`.
+        epochs: of all studies, of :class:`analysis.load.Results`.
     """
     column = f"report.{part.metric}"
     if column not in epochs:
         return pd.DataFrame(columns=["cell", "step", "value"])
     numbers = dict(zip(cells["cell"], cells.index, strict=True))
     own = part.selected.set_index("id")["cell"].map(numbers)
-    found = epochs[epochs["id"].isin(own.index)].dropna(subset=[column])
+    mine = (epochs["study"] == part.study) & epochs["id"].isin(own.index)
+    found = epochs[mine].dropna(subset=[column])
     return pd.DataFrame(
         {"cell": found["id"].map(own), "step": found["step"], "value": 100 * found[column]}
     )
