@@ -15,6 +15,8 @@ import pandas as pd
 SHORT = 7
 """Characters of a commit or a fingerprint that people read."""
 HARDWARE = "hardware"
+STRONG = "NOT COMPARABLE"
+"""A sentence about trials that do not answer the same question begins with it."""
 
 
 class Origin(NamedTuple):
@@ -114,7 +116,7 @@ def _not_comparable(frame: pd.DataFrame) -> Iterator[str]:
             counts = _counts(group.dropna(subset=origin.column), origin)
             if len(counts) > 1:
                 yield (
-                    f"NOT COMPARABLE: {values[0]} has {len(counts)} {origin.several} under one "
+                    f"{STRONG}: {values[0]} has {len(counts)} {origin.several} under one "
                     f"name: {_spelled(counts)}. Their scores answer different questions."
                 )
 

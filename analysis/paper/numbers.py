@@ -19,7 +19,7 @@ from analysis.importance import Importance, importance
 from analysis.part import Part
 from analysis.provenance import hardware
 from analysis.report import words
-from analysis.report.findings import CLEAR, SMALL, Findings, findings
+from analysis.report.findings import CLEAR, SMALL, Findings, findings, name_of
 from analysis.report.limits import limits
 from analysis.statistics.bootstrap import LEVEL
 from analysis.statistics.noise import POWER
@@ -134,7 +134,7 @@ def _headline(first: Findings) -> dict[str, str]:
         "Pick": first.pick,
         "Together": first.together,
         "Importance": _importance(importance(part)),
-        "Cost": _cost(part, first.chosen),
+        "Cost": _cost(part),
     }
 
 
@@ -182,8 +182,8 @@ def _noise(found: Importance) -> str:
     return f"{words.points(row['share'], 0)}%"
 
 
-def _cost(part: Part, chosen: str | None) -> str:
-    """Step and memory of the chosen cells, on the hardware that measured the most."""
+def _cost(part: Part) -> str:
+    """A step of each method, of the measured cell with the best selection score."""
     try:
         found = measured(part)
     except Lacking:
@@ -192,14 +192,17 @@ def _cost(part: Part, chosen: str | None) -> str:
             f"python -m experiments cost {part.study} measures it."
         )
     found = found[found["hardware"] == found["hardware"].mode().min()]
-    cells = part.cells.set_index("cell")["method"]
+    cells = part.cells[["cell", "method", "selection_score"]]
+    best = found.merge(cells, on="cell").sort_values("selection_score", ascending=False)
+    rows = best.drop_duplicates("method").sort_values("step_p50_ms").to_dict("records")
     lines = [
-        f"{words.method_name(str(cells[row['cell']]))} {three(row['step_p50_ms'])} ms "
-        f"({three(row['to_frozen'])} times the frozen base)"
-        for row in found.drop_duplicates("cell").to_dict("records")
-        if row["cell"] == chosen or cells[row["cell"]] != SMALL
+        f"{name_of(part, row['cell'])} {three(row['step_p50_ms'])} ms ({three(row['to_frozen'])})"
+        for row in rows
     ]
-    return f"A step of one trial alone on {found['hardware'].iloc[0]}: {words.listed(lines)}."
+    return (
+        f"On {found['hardware'].iloc[0]}, a step of one trial alone (and its ratio to the frozen "
+        f"base's) takes {words.listed(lines)}."
+    )
 
 
 def _packing(root: Path) -> str:

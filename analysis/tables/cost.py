@@ -43,23 +43,22 @@ def measured(part: Part) -> pd.DataFrame:
 
 
 def table(part: Part) -> Table:
-    """One row a cell and kind of hardware, in the order of the part's cells.
+    """One row a measured cell and kind of hardware, in the order of the part's cells.
 
     Raises:
         Lacking: see :func:`measured`.
     """
     found = measured(part)
-    frame = _complete(part, found)
+    frame = _ordered(part, found)
     columns = [*identity(part), *_hardware(frame), *_training(frame), *_keeping(frame)]
     title = f"{part.title}: cost"
     notes = [*protocol.notes(part), *mixed(found), *protocol.unread(found)]
     return Table("cost", title, frame, columns, _caption(part, found), notes)
 
 
-def _complete(part: Part, found: pd.DataFrame) -> pd.DataFrame:
-    """A row for cells that were not measured, too."""
+def _ordered(part: Part, found: pd.DataFrame) -> pd.DataFrame:
     numbers = found[["cell", "hardware", "mode", "rows", *cost.MEASURED, "file_bytes"]]
-    frame = part.cells[["cell"]].merge(numbers, on="cell", how="left")
+    frame = part.cells[["cell"]].merge(numbers, on="cell", how="inner")
     return named(part, frame)
 
 
@@ -113,7 +112,8 @@ def _ratio(row: Row) -> str:
 
 
 def _caption(part: Part, found: pd.DataFrame) -> str:
-    lacking = part.cells["cell"].nunique() - found["cell"].nunique()
+    cells = part.cells["cell"].nunique()
+    lacking = cells - found["cell"].nunique()
     return protocol.joined(
         "One trial of each cell alone on idle hardware, its own first batches. step: median of a "
         f"whole step, {_modes(found)}, of {_rows(found)} rows; p95: 95th percentile; x frozen: "
@@ -124,7 +124,7 @@ def _caption(part: Part, found: pd.DataFrame) -> str:
         protocol.SHOWN,
         *(f"No energy: {why}." for why in sorted(found["energy_reason"].dropna().unique())),
         f"{', '.join(sorted(found['hardware'].unique()))}, commit {commits(found)}.",
-        f"{lacking} cells were not measured: `python -m experiments cost {part.study}`."
+        f"{lacking} of {cells} cells were not measured: `python -m experiments cost {part.study}`."
         if lacking
         else "",
         protocol.short_names(part),

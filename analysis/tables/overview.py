@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 from analysis.part import Part
-from analysis.provenance import commits, hardware, mixed
+from analysis.provenance import STRONG, commits, hardware, mixed
 from analysis.statistics.choice import pick
 from analysis.statistics.noise import pooled
 from analysis.statistics.paired import against
@@ -70,8 +70,21 @@ def table(parts: Sequence[Part]) -> Table:
         "interval leaves out zero.",
         f"{hardware(trials)}, commits {commits(trials)}.",
     )
-    notes = [f"{p.title}: {note}" for p in parts for note in mixed(p.trials)]
+    notes = [*_notes(parts)]
     return Table("overview", "LoKr against LoRA and all weights", frame, columns, caption, notes)
+
+
+def _notes(parts: Sequence[Part]) -> Iterator[str]:
+    """What cannot be compared, in full; that something is mixed, once."""
+    found = [(part, mixed(part.trials)) for part in parts]
+    for part, sentences in found:
+        strong = [text for text in sentences if text.startswith(STRONG)]
+        yield from (f"{part.title}: {text}" for text in strong)
+    if count := sum(bool(sentences) for _, sentences in found):
+        yield (
+            f"In {count} of {len(parts)} parts trials have several origins; the tables of each "
+            "part name them."
+        )
 
 
 def _methods(part: Part) -> set[str]:

@@ -89,6 +89,7 @@ def latex(table: Table) -> str:
             r"\centering\footnotesize",
             rf"\caption{{{escaped(caption)}}}",
             rf"\label{{tab:{_label(table)}}}",
+            r"\smallskip",
             r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
             f"{tabular(table)}}}",
             rf"\end{{table{star}}}",
