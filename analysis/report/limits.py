@@ -43,7 +43,7 @@ def _noise(part: Part) -> Iterator[str]:
     )
     if noise.odd:
         what = words.counted(len(noise.odd), "cell varies", "cells vary")
-        yield f"{what} far more than the others, and that pool is without."
+        yield f"{what} far more than the others, outside of that pool."
 
 
 def _mixed(part: Part) -> Iterator[str]:

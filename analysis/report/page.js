@@ -40,6 +40,15 @@ function listen() {
   });
 }
 
+// A link to a part opens it.
+function openTarget() {
+  const target = document.getElementById(location.hash.slice(1));
+  if (!target?.matches("details")) return;
+  target.open = true;
+  target.querySelector("summary").focus();
+  target.scrollIntoView();
+}
+
 // Paper shows what is folded away on a screen.
 function unfold() {
   const folded = [...document.querySelectorAll("main details.print:not([open])")];
@@ -67,6 +76,7 @@ async function start() {
   buildPictures();
   unfold();
   redrawOnResize();
+  window.addEventListener("hashchange", openTarget);
   await partChanged(String(state.part));
   window.report = { views, trials, state }; // for the console, and for the tests
   document.body.dataset.ready = "yes";

@@ -241,6 +241,14 @@ def test_keyboard_is_enough(opened: Opened) -> None:
     assert opened.count() == "48 of 132 trials, 8 of 22 cells"
 
 
+def test_link_to_a_part_opens_it(opened: Opened) -> None:
+    (closed,) = opened.page.locator("details.part:not([open])").all()
+    name = closed.get_attribute("id")
+    opened.page.click(f".overview a[href='#{name}']")
+    opened.page.wait_for_selector(f"#{name}[open]")
+    assert opened.page.evaluate("() => document.activeElement.parentElement.id") == name
+
+
 def test_numbers_stand_beside_each_chart(opened: Opened) -> None:
     opened.page.locator("#quality details summary").click()
     table = opened.page.locator("#quality details table")
