@@ -1,7 +1,8 @@
 // The charts: Vega-Lite over the rows that the filter lets through, a sentence and a table beside each.
 
 const PALETTE = ["--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7"].map((c) => `var(${c})`);
-const SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "wedge"];
+const SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down"];
+const OTHERS = ["cross", "triangle-right", "wedge", "triangle-left", "arrow", "stroke"];
 const MOST_ROWS = 200; // of the table beside a chart
 const views = {};
 let turn = 0; // charts of an older filter that come late are dropped
@@ -45,7 +46,8 @@ const SOURCES = {
       }),
   effects: () => differences(rows.effects).filter((row) => knobPasses(row.knob)),
   shares: () => differences(rows.shares).filter((row) => knobPasses(row.knob)),
-  against: () => differences(rows.against),
+  against: () =>
+    differences(rows.against).filter((row) => state.part !== ALL || row.method === report.ours),
 };
 
 function differences(found) {
@@ -111,10 +113,12 @@ function rowsFor(chart) {
 // Colors and shapes of all there is in the part, so that a filter never changes their meaning.
 function scales() {
   const methods = Object.values(report.methods);
+  const others = [...OTHERS];
   let next = 0;
   const look = (name) => {
     const own = methods.find((method) => method.label === name);
-    if (own) return [`var(--m-${own.slot})`, own.shape];
+    if (own && state.color === "method") return [`var(--m-${own.slot})`, own.shape];
+    if (own) return ["var(--soft)", others.shift()];
     return [PALETTE[next % PALETTE.length], SHAPES[next++ % SHAPES.length]];
   };
   const pair = (domain) => {
@@ -122,8 +126,12 @@ function scales() {
     const [color, shape] = [0, 1].map((i) => ({ domain, range: looks.map((both) => both[i]) }));
     return { color, shape };
   };
-  const shown = methodsShown().map((method) => report.methods[method].label);
-  return { group: pair(groups()), method_label: pair(shown) };
+  const labels = methodsShown().map((method) => report.methods[method]);
+  const method_label = {
+    color: { domain: labels.map((m) => m.label), range: labels.map((m) => `var(--m-${m.slot})`) },
+    shape: { domain: labels.map((m) => m.label), range: labels.map((m) => m.shape) },
+  };
+  return { group: pair(groups()), method_label };
 }
 
 // The chart with its scales, and with knobs along its axes in their order.
@@ -136,7 +144,9 @@ function prepared(spec, found, bare) {
     const copy = Object.fromEntries(Object.entries(node).map(([k, v]) => [k, walk(v)]));
     for (const channel of ["color", "shape"]) {
       const scale = known[copy[channel]?.field]?.[channel];
-      if (scale) copy[channel] = { ...copy[channel], scale, ...(bare ? { legend: null } : {}) };
+      if (!scale) continue;
+      const title = copy[channel].field === "group" && state.color !== "method" ? state.color : null;
+      copy[channel] = { ...copy[channel], title, scale, ...(bare ? { legend: null } : {}) };
     }
     for (const channel of ["x", "y"]) {
       if (copy[channel]?.type !== "ordinal") continue;

@@ -164,7 +164,7 @@ def _against() -> Chart:
         title="Methods against each other",
         lead="Chosen cell of one method minus chosen cell of another, paired by seed, in points of "
         "the score: right of zero, the first is better. Bars are 95% intervals over seeds, "
-        "Student's t with the variance pooled over the part's cells.",
+        "Student's t with the variance pooled over the part's cells. Over all parts, LoKr's alone.",
         source="against",
         needs=("difference",),
         extreme=("difference", "difference"),

@@ -53,9 +53,10 @@ function refilter() {
   passing = rows.cells.map(passes);
 }
 
+// Knobs color our own method's cells; the others keep their names, to be read against.
 function groupOf(cell) {
-  if (state.color === "method") return cell.method_label;
-  return cell[state.color] ?? cell.method_label;
+  const own = state.color !== "method" && cell.method === report.ours;
+  return own ? (cell[state.color] ?? cell.method_label) : cell.method_label;
 }
 
 // Everything that a color can stand for in this part, in one order, whatever the filter leaves.

@@ -23,7 +23,8 @@ def short(found: Sequence[Findings]) -> list[str]:
     against = {(row.knob, row.value) for row in told if row.level in (CLEAR, SUGGESTIVE)}
     torn = {knob for knob, value in clear if any(k == knob and v != value for k, v in against)}
     alone = [pair for pair in clear if pair[0] not in torn]
-    return [*_set(alone), *_torn(sorted(torn)), *_matter(found)]
+    edges = dict.fromkeys(row.knob for row in told if row.edge and (row.knob, row.value) in alone)
+    return [*_set(alone), *_edges([*edges]), *_torn(sorted(torn)), *_matter(found)]
 
 
 def _set(alone: list[tuple[str, str]]) -> Iterator[str]:
@@ -32,6 +33,12 @@ def _set(alone: list[tuple[str, str]]) -> Iterator[str]:
         yield f"Set {values}: clearly better in a part that tried it, and worse in none."
     else:
         yield "No value of any knob is clearly better in one part and worse in none."
+
+
+def _edges(knobs: list[str]) -> Iterator[str]:
+    if knobs:
+        verb = "is" if len(knobs) == 1 else "are"
+        yield f"Beyond may be better still: {words.listed(knobs)} {verb} at the edge of what was tried."
 
 
 def _torn(knobs: list[str]) -> Iterator[str]:

@@ -93,6 +93,7 @@ def _data(found: Collected, kinds: Sequence[charts.Chart]) -> dict[str, Any]:
     every = {k: rows.in_order(v for p in own for v in p["values"].get(k, [])) for k in knobs}
     return {
         "start": _start(found.seen),
+        "ours": SMALL,
         "parts": own,
         "values": every,
         "methods": _methods(found.drawn["cells"]["method"]),

@@ -206,6 +206,7 @@ class TestOverall:
         short = overall.short([one, other])
         assert short[0].startswith("Set r = 8")
         assert "init_weights" not in short[0]
+        assert short[1] == "Beyond may be better still: r is at the edge of what was tried."
         assert "It depends on the task: init_weights." in short
         knobs = dict(overall.knobs([one, other]))
         assert knobs["r"] == "8 is clearly better in 2 parts."

@@ -193,7 +193,9 @@ def test_color_stays_when_a_filter_takes_others_away(opened: Opened) -> None:
     assert after == {"var(--m-lora)"}
     opened.settle(lambda: opened.page.select_option("#color", "r"))
     opened.settle(lambda: opened.page.click("#reset"))
-    assert {row["group"] for row in opened.rows("quality")} >= {"2", "8", "LoRA (peft)"}
+    groups = {row["group"] for row in opened.rows("quality")}
+    assert groups == {"2", "8", "LoRA (peft)", "full fine-tuning", "head on the frozen base"}
+    assert "var(--soft)" in opened.page.evaluate(fill)
 
 
 def test_table_sorts_by_its_headers(opened: Opened) -> None:
