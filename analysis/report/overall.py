@@ -38,7 +38,8 @@ def _set(alone: list[tuple[str, str]]) -> Iterator[str]:
 def _edges(knobs: list[str]) -> Iterator[str]:
     if knobs:
         verb = "is" if len(knobs) == 1 else "are"
-        yield f"Beyond may be better still: {words.listed(knobs)} {verb} at the edge of what was tried."
+        what = f"{words.listed(knobs)} {verb} at the edge of what was tried"
+        yield f"Beyond may be better still: {what}."
 
 
 def _torn(knobs: list[str]) -> Iterator[str]:
