@@ -196,21 +196,27 @@ def _matters(found: Importance) -> str:
     """Which knobs make the differences, those whose share is above zero for sure."""
     if found.refused is not None:
         return f"Which knob matters most is not ranked: {found.refused}."
-    table = found.table
-    sure = table[(table["kind"] == "main") & (table["low"] > 0)]
+    sure = certain(found)
     how = "exactly, on a full grid" if found.how == "exact" else f"by fANOVA, R² {found.fit:.2f}"
-    if sure.empty:
+    if not sure:
         return f"No knob's share of the variance is above zero for sure (told {how})."
     shares = [
         f"{'+'.join(row['knobs'])} {_share(row['share'])}% (95% {_share(row['low'])} to "
         f"{_share(row['high'])})"
-        for row in sure.to_dict("records")
+        for row in sure
     ]
-    rest = table[table["kind"] == "noise"]["share"].sum()
+    rest = found.table[found.table["kind"] == "noise"]["share"].sum()
     return (
         f"What tells LoKr's trials apart, each cell at its selected rate: {words.listed(shares)}; "
         f"noise makes {_share(rest)}% of the variance (told {how})."
     )
+
+
+def certain(found: Importance) -> list[dict]:
+    """The rows of knobs whose share of the variance is above zero for sure, the largest first."""
+    table = found.table
+    sure = table[(table["kind"] == "main") & (table["low"] > 0)]
+    return [row for row in sure.to_dict("records") if row["knobs"] != ("seed",)]
 
 
 def _share(share: float) -> str:

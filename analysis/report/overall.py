@@ -10,7 +10,15 @@ from typing import Any
 from analysis import cost
 from analysis.effects import TINY
 from analysis.report import words
-from analysis.report.findings import CLEAR, SUGGESTIVE, UNSEEN, UNTOLD, Findings, Rival
+from analysis.report.findings import (
+    CLEAR,
+    SUGGESTIVE,
+    UNSEEN,
+    UNTOLD,
+    Findings,
+    Rival,
+    certain,
+)
 
 MAIN = ("lora", "full")
 """The methods that every overview has a column for."""
@@ -44,22 +52,18 @@ def _edges(knobs: list[str]) -> Iterator[str]:
 
 def _torn(knobs: list[str]) -> Iterator[str]:
     if knobs:
-        yield f"It depends on the task: {words.listed(knobs)}."
+        yield f"No one value is best in all parts: {words.listed(knobs)}."
 
 
 def _matter(found: Sequence[Findings]) -> Iterator[str]:
     """The knob with the largest share of the variance in each part, where it is sure."""
     first: list[str] = []
     for one in found:
-        if one.importance is not None and len(one.importance.table):
-            table = one.importance.table
-            sure = table[(table["kind"] == "main") & (table["low"] > 0)]
-            first += ["+".join(sure["knobs"].iloc[0])] if len(sure) else []
+        if one.importance is not None:
+            first += ["+".join(row["knobs"]) for row in certain(one.importance)[:1]]
     if first:
-        counts = {
-            name: first.count(name) for name in sorted({*first}, key=lambda n: -first.count(n))
-        }
-        most = words.listed([f"{name} in {words.counted(n, 'part')}" for name, n in counts.items()])
+        names = sorted({*first}, key=lambda name: (-first.count(name), name))
+        most = words.listed([f"{n} in {words.counted(first.count(n), 'part')}" for n in names])
         yield f"What makes the largest difference: {most}."
 
 
