@@ -2,7 +2,8 @@
 
 ``plain`` is the loop that most people write: autocast, backward, ``torch.optim.AdamW`` (fused on a
 GPU), no clipping. ``ours eager`` and ``ours`` are :class:`experiments.step.PackStep`, launched
-operation by operation and from a CUDA graph; it clips. The same step serves PEFT's adapters, to
+operation by operation and from a CUDA graph (with ``run --compile``: ``ours, base compiled``); it
+clips. The same step serves PEFT's adapters, to
 tell what the adapter costs from what the loop costs.
 
 Every contender has a process of its own, so that its peak memory is its own. Legend: L lanes;
@@ -44,11 +45,12 @@ FLOOR, FLOOR_CAPTURED = "frozen base, eager", "frozen base, captured"
 LORA, PEFT = "PEFT LoRA", "PEFT LoKr"
 LORA_CAPTURED, PEFT_CAPTURED = "PEFT LoRA, our step captured", "PEFT LoKr, our step captured"
 EAGER, OURS, LANES = "ours, eager", "ours", "ours, side by side"
+COMPILED = "ours, base compiled"
 
 
 def names(device: str) -> tuple[str, ...]:
     """The contenders of a device, in the order of the table: no graphs on a CPU."""
-    captured = (FLOOR_CAPTURED, LORA_CAPTURED, PEFT_CAPTURED, OURS)
+    captured = (FLOOR_CAPTURED, LORA_CAPTURED, PEFT_CAPTURED, OURS, COMPILED)
     return tuple(n for n in _BUILD if device == "cuda" or n not in captured)
 
 
@@ -120,14 +122,21 @@ def _plain(size: Size, device: torch.device, method: str) -> Step:
     return step
 
 
-def _pack(size: Size, device: torch.device, method: str, lanes: int, captured: bool) -> Step:
-    """Our step, with whichever adapter."""
+def _pack(
+    size: Size,
+    device: torch.device,
+    method: str,
+    lanes: int,
+    captured: bool,
+    compiled: bool = False,
+) -> Step:
+    """Our step, with whichever adapter; ``compiled`` is ``run --compile``."""
     task = RandomTokens(size)
     trials = [size.trial(method, seed) for seed in range(lanes)]
     adapted = attach(trials, task)
     adapted.model.to(device)
     steps = WARM_UP + size.steps
-    pack = PackStep(task, adapted, trials, device, steps=steps, capture=captured)
+    pack = PackStep(task, adapted, trials, device, steps=steps, capture=captured, compile=compiled)
     rows = torch.arange(steps * size.rows) % task.train_size
     order = batches.plan(rows.expand(lanes, -1), size.rows)
     pack.train_feed.load(order)
@@ -148,5 +157,6 @@ _BUILD: dict[str, Callable[[Size, torch.device], Step]] = {
     PEFT_CAPTURED: partial(_pack, method="lokr-peft", lanes=1, captured=True),
     EAGER: partial(_pack, method="lokr", lanes=1, captured=False),
     OURS: partial(_pack, method="lokr", lanes=1, captured=True),
+    COMPILED: partial(_pack, method="lokr", lanes=1, captured=True, compiled=True),
     LANES: _side_by_side,
 }

@@ -13,6 +13,7 @@ from experiments.bench.sheets import NONE, Sheet, Target, judged, median, number
 LORA, PEFT, OURS, EAGER = "PEFT LoRA", "PEFT LoKr", "ours", "ours, eager"
 FLOOR, FLOOR_CAPTURED = "frozen base, eager", "frozen base, captured"
 PEFT_CAPTURED = "PEFT LoKr, our step captured"
+COMPILED = "ours, base compiled"
 GIB = 2**30
 OVER_PEFT = Target("at least", 5.0)
 MEMORY = Target("at most", 1.0)
@@ -95,6 +96,11 @@ def _ratios(pieces: Mapping[str, Any], small: bool) -> Sheet:
         (f"step: {ours} / {floor}", time, ours, floor, None),
         (f"memory: {ours} / {LORA}, allocated", memory, ours, LORA, MEMORY),
     ]
+    if COMPILED in pieces:
+        compared += [
+            (f"step: {PEFT} / {COMPILED}", time, PEFT, COMPILED, OVER_PEFT),
+            (f"memory: {COMPILED} / {LORA}, allocated", memory, COMPILED, LORA, MEMORY),
+        ]
     rows = [
         [label, judged(ratio(values.get(top), values.get(bottom)), None if small else target)]
         for label, values, top, bottom, target in compared
