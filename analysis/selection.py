@@ -1,4 +1,8 @@
-"""Honest selection: the rate is chosen on one half of the dev set, the score read off the other."""
+"""Honest selection: the rate is chosen on one half of the dev set, the score read off the other.
+
+A mean over fewer seeds is more often the highest by luck. So what lacks seeds, because they failed
+or because the sweep was interrupted, competes with what is whole only if nothing is.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,33 @@ from analysis.load import JUDGED, knobs_of, spell
 def select_rates(frame: pd.DataFrame) -> pd.DataFrame:
     """For each cell, the trials (one a seed) at the rate with the best mean selection score.
 
-    A rate at which a seed failed or diverged competes with the scores it has only if no rate of
-    the cell is whole. Ties go to the smaller rate.
+    A rate at which a seed failed, diverged or never ran, though the cell has it at another rate,
+    competes with the scores it has only if no rate of the cell is whole. Ties go to the smaller
+    rate.
     """
-    whole = frame.assign(failed=(frame["status"] != "ok") | frame["selection_score"].isna())
-    best = whole["cell"].map(_best_rates(whole))
+    best = frame["cell"].map(_best_rates(frame).set_index("cell")["rate"])
     place = pd.Series(pd.factorize(frame["cell"])[0], index=frame.index)
-    chosen = whole[whole["trial.learning_rate"] == best].drop(columns="failed")
+    chosen = frame[frame["trial.learning_rate"] == best]
     return chosen.loc[place[chosen.index].sort_values(kind="stable").index]
+
+
+def ranked(frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells in the order in which one would take them by their selection scores.
+
+    First those that are whole: no seed failed at the selected rate, and there are no fewer than
+    most cells of the method have. Then by the mean selection score, and on a tie by the number of
+    parameters.
+
+    Returns:
+        One row a cell that has a selection score: ``cell``, ``method``, ``rate`` (the selected
+        one), ``lame`` (bool, not whole), ``score`` (mean selection score), ``adapter``.
+    """
+    table = _best_rates(frame).dropna(subset=["score"])
+    usual = table.groupby("method")["runs"].transform(lambda runs: runs.mode().max())
+    table["lame"] = (table["failed"] > 0) | (table["runs"] < usual)
+    order = ["lame", "score", "adapter", "cell"]
+    table = table.sort_values(order, ascending=[True, False, True, True], ignore_index=True)
+    return table[["cell", "method", "rate", "lame", "score", "adapter"]]
 
 
 def cells(frame: pd.DataFrame) -> pd.DataFrame:
@@ -68,17 +91,26 @@ def judged(frame: pd.DataFrame) -> list[str]:
     return [name for name in JUDGED if name in frame and frame[name].notna().any()]
 
 
-def _best_rates(whole: pd.DataFrame) -> pd.Series:
-    """Cell -> its rate."""
-    rates = whole.groupby(["cell", "trial.learning_rate"]).agg(
-        failed=("failed", "sum"), score=("selection_score", "mean")
+def _best_rates(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell, at its selected rate: cell, method, rate, runs, failed, score, adapter."""
+    keys = {"cell": frame["cell"], "rate": frame["trial.learning_rate"]}
+    failed = (frame["status"] != "ok") | frame["selection_score"].isna()
+    rates = frame.assign(failed=failed, **keys).groupby([*keys], as_index=False)
+    rates = rates.agg(
+        method=("trial.method", "first"),
+        runs=("trial.seed", "nunique"),
+        failed=("failed", "sum"),
+        score=("selection_score", "mean"),
+        adapter=("parameters.adapter", "first"),
     )
-    ranked = rates.reset_index().sort_values(
-        ["failed", "score", "trial.learning_rate"], ascending=[True, False, True]
-    )
-    return ranked.drop_duplicates("cell").set_index("cell")["trial.learning_rate"]
+    seeds = rates["cell"].map(frame.groupby("cell")["trial.seed"].nunique())
+    rates["lacking"] = rates["failed"] + seeds - rates["runs"]
+    order = ["lacking", "score", "rate"]
+    return rates.sort_values(order, ascending=[True, False, True]).drop_duplicates("cell")
 
 
 def _papers_protocol(cell: pd.DataFrame) -> float:
     """Best epoch and best rate, both on the full dev set that is reported; mean over seeds."""
-    return float(cell.groupby("trial.learning_rate")["full_dev_best"].mean().max())
+    rates = cell.groupby("trial.learning_rate")["full_dev_best"].agg(["count", "mean"])
+    whole = rates["count"] == rates["count"].max()
+    return float(rates["mean"][whole].max())

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import pandas as pd
 
 from analysis.part import Part
-from analysis.statistics.additive import failures
+from analysis.selection import ranked
+
+
+class Worth(NamedTuple):
+    """What the choice of a cell comes to with a seed that it was not chosen by.
+
+    Args:
+        mean: of ``values``; NaN where there is none.
+        runs: how many ``values`` there are.
+        lost: choices whose left-out run failed or never ran: they are in no mean.
+        values: the left-out runs' scores, in the order of their seeds.
+        cells: that were chosen, one a seed; they need not be the same.
+    """
+
+    mean: float
+    runs: int
+    lost: int
+    values: tuple[float, ...]
+    cells: tuple[str, ...]
 
 
 def pick(part: Part, method: str | None = None) -> str:
     """The cell that one would take: the best mean selection score, fewest parameters on a tie.
 
-    A cell in which a seed failed at the selected rate is taken only if there is no other.
+    A cell in which a seed failed at the selected rate, or that has fewer seeds than most of its
+    method, is taken only if there is no other: :func:`analysis.selection.ranked`.
 
     Args:
         method: only its cells; all by default.
@@ -19,7 +41,7 @@ def pick(part: Part, method: str | None = None) -> str:
     Raises:
         ValueError: no cell of the method has a selection score.
     """
-    table = part.cells.dropna(subset=["selection_score"])
+    table = ranked(part.trials)
     if method is not None:
         table = table[table["method"] == method]
     if table.empty and method is None:
@@ -27,16 +49,30 @@ def pick(part: Part, method: str | None = None) -> str:
     if table.empty:
         there = ", ".join(sorted(part.cells["method"].unique()))
         raise ValueError(f"method {method!r} has no score in {part.title}; there are {there}")
-    lame = failures(part).reindex(table["cell"]).to_numpy() > 0
-    ranked = table.assign(lame=lame).sort_values(
-        ["lame", "selection_score", "adapter", "cell"], ascending=[True, False, True, True]
+    return str(table["cell"].iloc[0])
+
+
+def worth(part: Part, method: str | None = None, metric: str = "score") -> Worth:
+    """The mean of :func:`crossed`, and what it rests on.
+
+    Args:
+        part, method, metric: of :func:`crossed`.
+    """
+    table = crossed(part, method, metric)
+    values = table["value"].dropna()
+    return Worth(
+        mean=float(values.mean()) if len(values) else math.nan,
+        runs=len(values),
+        lost=len(table) - len(values),
+        values=tuple(map(float, values)),
+        cells=tuple(table["cell"]),
     )
-    return str(ranked["cell"].iloc[0])
 
 
 def crossed(part: Part, method: str | None = None, metric: str = "score") -> pd.DataFrame:
     """What the choice is worth to somebody with other seeds: each seed in turn is left out, cell
     and rate are chosen by the selection scores of the others, and the left-out run is reported.
+    It is leave-one-out cross-validation (Stone 1974) of the choice.
 
     :func:`pick` chooses and reports the same runs, so it is flattered by lucky seeds, the more so
     the more cells it chooses from. The mean of these values is not; it is that of a choice with one
@@ -62,17 +98,11 @@ def crossed(part: Part, method: str | None = None, metric: str = "score") -> pd.
 def _left_out(trials: pd.DataFrame, seed: int, metric: str) -> dict[str, object] | None:
     """The choice without a seed and what that seed makes of it; None if no other has a score."""
     own = trials["trial.seed"] == seed
-    others = trials[~own]
-    failed = (others["status"] != "ok") | others["selection_score"].isna()
-    scores = others.assign(failed=failed).groupby(["cell", "trial.learning_rate"], as_index=False)
-    scores = scores.agg(failed=("failed", "sum"), score=("selection_score", "mean"))
-    scores = scores.dropna(subset=["score"]).sort_values(
-        ["failed", "score", "trial.learning_rate", "cell"], ascending=[True, False, True, True]
-    )
-    if scores.empty:
+    table = ranked(trials[~own])
+    if table.empty:
         return None
-    cell, rate = scores.iloc[0][["cell", "trial.learning_rate"]]
+    cell, rate = table.iloc[0][["cell", "rate"]]
     run = trials[own & (trials["cell"] == cell) & (trials["trial.learning_rate"] == rate)]
     values = run[metric].where(run["status"] == "ok")
-    value = float(values.iloc[0]) if len(values) else float("nan")
+    value = float(values.iloc[0]) if len(values) else math.nan
     return {"seed": seed, "cell": cell, "rate": rate, "value": value}

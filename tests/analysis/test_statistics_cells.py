@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from analysis.part import Part
 from analysis.statistics.additive import failures, wide
 from analysis.statistics.cells import COLUMNS, placed, summarize
-from analysis.statistics.choice import crossed, pick
+from analysis.statistics.choice import crossed, pick, worth
 from analysis.statistics.noise import dev_se, pooled
 from analysis.statistics.paired import compared
 from tests.analysis.synthetic import Design, make, read, redrawn, write
@@ -192,6 +193,46 @@ def test_crossed_choices_show_a_run_that_failed_and_need_two_seeds(tmp_path):
     assert crossed(part)["value"].isna().tolist() == [False, True, False]
     (single,) = make(tmp_path / "one", effects=effects, seeds=1)
     assert crossed(single).empty
+
+
+def of_trials(part: Part, keep: pd.Series) -> Part:
+    return Part(part.folder, part.task, part.base, part.rows, part.sizes, part.trials[keep])
+
+
+def test_a_cell_with_fewer_seeds_than_most_is_taken_only_where_there_is_no_other(tmp_path):
+    """Cells that are all alike in a sweep that was interrupted: the luckiest has one run."""
+    (part,) = make(tmp_path, effects={"r": {2**i: 0.0 for i in range(30)}}, noise=0.01)
+    lucky, first = part.trials["trial.r"] == 1, part.trials["trial.seed"] == 0
+    part.trials.loc[lucky, ["score", "selection_score"]] = 0.9
+    rest = of_trials(part, ~lucky | first)
+    assert rest.cells["selection_score"].max() == 0.9
+    assert pick(rest) != "lokr r=1"
+    assert "lokr r=1" not in set(crossed(rest)["cell"])
+    assert pick(of_trials(part, lucky & first)) == "lokr r=1"
+
+
+def test_what_a_choice_is_worth_is_the_mean_of_the_left_out_runs(tmp_path):
+    part = contest(tmp_path, noise=0.01)
+    table, found = crossed(part, "lokr"), worth(part, "lokr")
+    assert found.mean == pytest.approx(table["value"].mean())
+    assert found.values == tuple(table["value"])
+    assert found.cells == tuple(table["cell"])
+    assert (found.runs, found.lost) == (3, 0)
+
+
+def test_a_left_out_run_that_failed_is_counted_and_one_seed_is_worth_nothing(tmp_path):
+    effects = {"r": {2: 0.0, 16: 0.1}}
+    (part,) = make(
+        tmp_path / "three",
+        effects=effects,
+        failed=lambda knobs, _, seed: (seed, knobs["r"]) == (1, 16),
+    )
+    found = worth(part)
+    assert (found.runs, found.lost) == (2, 1)
+    assert found.mean == pytest.approx(0.5, abs=0.02)
+    (single,) = make(tmp_path / "one", effects=effects, seeds=1)
+    assert worth(single)[1:] == (0, 0, (), ())
+    assert np.isnan(worth(single).mean)
 
 
 @pytest.fixture(scope="module")

@@ -77,6 +77,21 @@ def test_a_rate_that_diverged_loses_to_a_whole_one(folder):
     assert table.loc["lokr r=16", "failed"] == 1
 
 
+def test_a_rate_that_lacks_a_seed_loses_to_a_whole_one(tmp_path):
+    """An interrupted sweep: one lucky seed at 1e-2, the other never ran there."""
+    rows = [
+        result(1, score=0.6, selection=0.6, learning_rate=1e-3, seed=0),
+        result(2, score=0.6, selection=0.6, learning_rate=1e-3, seed=1),
+        result(3, score=0.9, selection=0.9, learning_rate=1e-2, seed=0),
+    ]
+    for row in rows:
+        (tmp_path / f"{row['id']}.json").write_text(json.dumps(row))
+    (row,) = cells(load(tmp_path)).to_dict("records")
+    assert (row["rate"], row["seeds"], row["score"]) == (1e-3, 2, pytest.approx(0.6))
+    assert row["full_dev_best"] == pytest.approx(0.6)
+    assert select_rates(load(tmp_path))["trial.seed"].tolist() == [0, 1]
+
+
 def test_cells_are_named_by_what_differs_and_never_by_a_nuisance(folder):
     assert set(load(folder)["cell"]) == {"lokr r=8", "lokr r=16", "head"}
     assert len(select_rates(load(folder))) == 4
