@@ -50,8 +50,8 @@ status: $(SETUP)  ## what is finished and what is left of STUDY
 summary: $(SETUP)  ## table and figure of STUDY's results
 	$(BIN)/python -m analysis summary $(STUDY)
 
-report: $(SETUP)  ## results/report.html: what to set and how sure that is, charts, every trial; opens offline
-	$(BIN)/python -m analysis report
+report: $(SETUP)  ## results/report.html: what to set and how sure that is, charts, every trial; opens offline (with STUDY=name: of that one)
+	$(BIN)/python -m analysis report $(addprefix --study ,$(NAMED))
 
 figures: $(SETUP)  ## every figure as PDF and PNG (with STUDY=name: of that one)
 	$(BIN)/python -m analysis figures $(NAMED)

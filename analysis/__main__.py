@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,19 @@ app = typer.Typer(
     help="Turn result files into tables and figures. Nothing is trained.",
 )
 Results = Annotated[Path, typer.Option(help="The folder that holds results/<study>/<id>.json.")]
+
+
+@contextmanager
+def _explained(*expected: type[Exception]) -> Iterator[None]:
+    """What can go wrong with results and files is one line on stderr and exit status 1."""
+    try:
+        yield
+    except (OSError, *expected) as error:
+        # Ours say all in their message; the system's name the file.
+        of_system = isinstance(error, OSError) and error.filename is not None
+        text = f"{error.filename}: {error.strerror}" if of_system else str(error)
+        typer.secho(text, err=True, fg="red")
+        raise typer.Exit(1) from None
 
 
 @app.callback()
@@ -28,11 +43,8 @@ def summary(
     """Print a study's cells, best first, and draw score against parameters."""
     from analysis.terminal.summary import summarize
 
-    try:
+    with _explained():
         summarize(results / study)
-    except FileNotFoundError as error:
-        typer.secho(str(error), err=True, fg="red")
-        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -46,11 +58,8 @@ def effects(
     """Print what each knob does and how the methods' best cells compare, in paired differences."""
     from analysis.terminal.effects import UnknownMetricError, report
 
-    try:
+    with _explained(UnknownMetricError):
         report(results / study, metric)
-    except (FileNotFoundError, UnknownMetricError) as error:
-        typer.secho(str(error), err=True, fg="red")
-        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -67,11 +76,8 @@ def importance(
     from analysis.terminal.effects import UnknownMetricError
     from analysis.terminal.importance import UnknownMethodError, report
 
-    try:
+    with _explained(UnknownMetricError, UnknownMethodError, DamagedError):
         report(results / study, metric, method)
-    except (FileNotFoundError, UnknownMetricError, UnknownMethodError, DamagedError) as error:
-        typer.secho(str(error), err=True, fg="red")
-        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -88,11 +94,8 @@ def report(
     from analysis.collapsed import DamagedError
     from analysis.report import build
 
-    try:
+    with _explained(DamagedError):
         path = build(results, out or results / "report.html", studies or ())
-    except (OSError, DamagedError) as error:
-        typer.secho(str(error), err=True, fg="red")
-        raise typer.Exit(1) from None
     typer.echo(f"report  {path}  (open it in a browser)")
 
 
@@ -106,11 +109,8 @@ def export(
     """Write all studies as two Parquet files: a row a trial, a row a trial and epoch."""
     from analysis.export import ParquetError, export
 
-    try:
+    with _explained(ParquetError):
         written = export(results, out or results)
-    except (FileNotFoundError, ParquetError) as error:
-        typer.secho(str(error), err=True, fg="red")
-        raise typer.Exit(1) from None
     for path, why in written.unread.items():
         typer.secho(f"{path} holds no result and was left out: {why}", err=True, fg="yellow")
     typer.echo(f"trials  {written.trials}\nepochs  {written.epochs}")
@@ -128,16 +128,13 @@ def tables(
     from analysis.load import studies
     from analysis.tables.registry import write_speed, write_study
 
-    names = [study] if study else studies(results)
+    names = studies(results) if study is None else [study]
     if not names:
         typer.secho(f"{results} holds no results; run a study first", err=True, fg="red")
         raise typer.Exit(1)
-    try:
+    with _explained():
         written = [table for name in names for table in write_study(results / name)]
-    except FileNotFoundError as error:
-        typer.secho(str(error), err=True, fg="red")
-        raise typer.Exit(1) from None
-    for paths, lacking in [*written, *([] if study else [write_speed(results)])]:
+    for paths, lacking in [*written, *([write_speed(results)] if study is None else [])]:
         if lacking is None:
             typer.echo(f"table   {paths[0].with_suffix('')}.{{csv,md,tex}}")
         else:
@@ -156,11 +153,8 @@ def figures(
     from analysis.collapsed import DamagedError
     from analysis.terminal.figures import draw_all
 
-    try:
-        draw_all(results, [study] if study else [])
-    except (FileNotFoundError, DamagedError) as error:
-        typer.secho(str(error), err=True, fg="red")
-        raise typer.Exit(1) from None
+    with _explained(DamagedError):
+        draw_all(results, [] if study is None else [study])
 
 
 @app.command()
@@ -172,11 +166,8 @@ def paper(
     from analysis.paper import PaperError, build
     from analysis.paper.compiling import LatexError
 
-    try:
+    with _explained(PaperError, LatexError):
         made = build(results, out)
-    except (FileNotFoundError, PaperError, LatexError) as error:
-        typer.secho(str(error), err=True, fg="red")
-        raise typer.Exit(1) from None
     for path, why in made.unread.items():
         typer.secho(f"{path} holds no result and was left out: {why}", err=True, fg="yellow")
     for note in made.notes:

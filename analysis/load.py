@@ -183,7 +183,9 @@ def _check_values(row: dict) -> None:
 def _require(read: _Read, folder: Path) -> None:
     if not read.rows:
         why = "".join(f"; {name}: {reason}" for name, reason in read.unread[:1])
-        raise FileNotFoundError(f"{folder} holds no results; run the study first{why}")
+        names = [] if folder.is_dir() else studies(folder.parent)
+        there = f" (there are {', '.join(names)})" if names else ""
+        raise FileNotFoundError(f"{folder} holds no results; run the study first{there}{why}")
 
 
 def _framed(read: _Read) -> pd.DataFrame:

@@ -5,6 +5,7 @@ Everything that an answer is made of - a table, a figure, a test - is a function
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,7 +55,8 @@ class Part:
     def slug(self) -> str:
         """For file names: ``glue-rte-minilm``, unique within the study."""
         rows = f"-{'all' if self.rows is None else self.rows}" if self.sizes else ""
-        return f"{self.task.replace('/', '-')}-{Path(self.base).name}{rows}"
+        name = f"{self.task.replace('/', '-')}-{Path(self.base).name}{rows}"
+        return re.sub(r"[^\w.-]+", "_", name)  # a task of a user's may be named anything
 
     @property
     def metric(self) -> str:

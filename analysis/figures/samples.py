@@ -113,6 +113,12 @@ def draw(part: Part) -> Figure:
     return samples(strips, part.title, notes)
 
 
+def unreadable(part: Part) -> list[str]:
+    """Names of the files that :func:`draw` wants and cannot read."""
+    table = labels.shortened(part.cells, part.trials)
+    return read(wanted(part.pictures, table, part.trials, part.metric))[1]
+
+
 def require(pictures: Path) -> None:
     """Raise Lacking where nothing was drawn, or what was drawn has no truth."""
     if any(pictures.glob("*-photos.webp")):

@@ -25,7 +25,7 @@ from analysis.effects import (
 )
 from analysis.load import load
 from analysis.part import Part, parts
-from analysis.statistics.bootstrap import RESAMPLES
+from analysis.statistics.paired import OWN
 from analysis.terminal.layout import Column, fitting, identity
 
 _POINTS = {*SCORES, "style", "retrieval_top1", "retrieval_top5", "drift"}
@@ -33,19 +33,20 @@ _POINTS = {*SCORES, "style", "retrieval_top1", "retrieval_top5", "drift"}
 _DIGITS = {**dict.fromkeys(_POINTS, 2), "frechet": 1, "vendi": 2}
 _KNOBS = (
     "diff: {metric}{unit} at to minus at from, mean over pairs of cells that differ in this knob "
-    "alone, each at its selected rate, trials paired by seed. 95%: percentile bootstrap, "
-    f"{RESAMPLES:,} resamples of cell pairs (*: of the seeds of the only pair, too narrow). same: "
-    "pairs that go the way of the mean. All pairs share seeds and data: the interval is about the "
-    "cells of this grid."
+    "alone, each at its selected rate, trials paired by seed. 95%: Student's t over the cell pairs "
+    "(*: over the seeds of the only pair). same: pairs that go the way of the mean. All pairs "
+    "share seeds and data: the interval is about the cells of this grid."
 )
 _BEST = (
     "Each method's cell with the best selection score, at its selected rate; {metric}{unit}, mean "
     "± standard error over seeds."
 )
 _AGAINST = (
-    "diff: {metric}{unit}, method minus against, trials paired by seed; 95%: Student's t "
-    "over the seeds, which are few. same: seeds that go the way of the mean. its se: "
-    "standard error of the cell it is compared with."
+    "diff: {metric}{unit}, method minus against, trials paired by seed; 95%: Student's t with the "
+    "noise pooled over all cells (*: over their own seeds alone, one varies far more than the "
+    "others); it covers other seeds, not other data, nor the choice of the cells. same: seeds that "
+    "go the way of the mean. its se: standard error of the cell it is compared with, over its own "
+    "seeds."
 )
 
 
@@ -111,9 +112,9 @@ class Sheet(NamedTuple):
         if not row["pairs"]:
             return "no pair"
         if math.isnan(row["low"]):
-            return "one seed"
+            return "one seed" if row["seeds"] == 1 else "a seed failed"
         text = f"{self.change(row['low'])} to {self.change(row['high'])}"
-        return text + ("*" if row["interval"] == "seeds" else "")
+        return text + ("*" if row["interval"] in ("seeds", OWN) else "")
 
     def show(self, title: str, columns: list[Column], caption: str) -> None:
         caption = caption.format(**self.words())

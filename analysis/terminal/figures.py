@@ -89,9 +89,13 @@ def _drawn(jobs: Sequence[Job], console: Console) -> tuple[list[Path], dict[tupl
     """Files, and (figure, reason) -> what has no data for it; files of another time are removed."""
     written: list[Path] = []
     lacking: dict[tuple[str, str], list[str]] = {}
-    silent = not console.is_terminal
-    with Progress(console=console, transient=True, disable=silent) as progress:
+    live = console.is_terminal
+    begun: set[str] = set()
+    with Progress(console=console, transient=True, disable=not live) as progress:
         for job in progress.track(jobs, description="figures"):
+            if not live and job.what not in begun:  # a log shows that work goes on
+                _say(console, f"drawing {job.what}")
+                begun.add(job.what)
             try:
                 written += save(job.draw(), job.stem)
             except Lacking as reason:

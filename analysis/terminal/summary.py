@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 
 from analysis import labels
@@ -51,7 +51,7 @@ def _summarize_part(part: Part, console: Console) -> None:
     _say(console, f"table   {_place(part)}.csv")
     _draw_front(part, console)
     if drawn is not None:
-        _show_samples(part, short, notes, console)
+        _show_samples(part, console)
     elif part.metric == "gain":
         _say(console, "samples none were drawn (samples=0)")
 
@@ -65,15 +65,14 @@ def _draw_front(part: Part, console: Console) -> None:
         _say(console, f"figure  {_place(part, '-pareto')}.png (and .pdf)")
 
 
-def _show_samples(part: Part, table: pd.DataFrame, notes: str, console: Console) -> None:
+def _show_samples(part: Part, console: Console) -> None:
     if any(part.pictures.glob("*-photos.webp")):  # sheets of many prompts have no truth beside them
         _say(console, f"samples {part.pictures}/*.webp")
         return
-    strips, lacking = samples.read(samples.wanted(part.pictures, table, part.trials, part.metric))
-    if lacking:
+    if lacking := samples.unreadable(part):
         _warn(console, f"no picture can be read from {part.pictures}: {', '.join(lacking)}")
-    if strips:
-        save(samples.samples(strips, part.title, notes), _place(part, "-samples"))
+    with suppress(Lacking):  # then all were named just now
+        save(samples.draw(part), _place(part, "-samples"))
         _say(console, f"samples {_place(part, '-samples')}.png (and .pdf)")
 
 

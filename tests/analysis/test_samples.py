@@ -19,6 +19,7 @@ from analysis.figures.samples import Strip, read, samples, wanted
 from analysis.load import load
 from analysis.selection import cells
 from analysis.terminal import judged
+from analysis.terminal.figures import draw_all
 from analysis.terminal.summary import summarize
 
 LINEARS = ["to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2"]
@@ -232,6 +233,16 @@ def test_without_any_picture_there_is_no_figure_and_it_is_said(tmp_path):
     assert "openmoji-truth.webp, openmoji-base.webp, 0000000000000001.samples.webp" in text
     assert "-samples.png" not in text
     assert not list((folder / "figures").glob("*-samples*"))
+
+
+def test_summary_and_figures_draw_the_same_grid(tmp_path):
+    folder = keep(tmp_path / "study", result(1, gain=0.9))
+    draw(folder / "pictures", "0000000000000001.samples.webp", shade=9)
+    printed(folder)
+    (grid,) = (folder / "figures").glob("*-samples.png")
+    by_summary = grid.read_bytes()
+    draw_all(tmp_path, ["study"], Console(file=io.StringIO()))
+    assert grid.read_bytes() == by_summary
 
 
 def test_trials_that_drew_nothing_are_said_to_have_drawn_nothing(tmp_path):

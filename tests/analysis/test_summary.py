@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from analysis.__main__ import app
 from analysis.load import load
+from analysis.part import parts
 from analysis.selection import cells, select_rates
 from analysis.terminal.summary import summarize
 
@@ -139,3 +140,19 @@ def test_a_study_without_results_is_one_line(tmp_path):
     ran = CliRunner().invoke(app, ["summary", "nothing", "--results", str(tmp_path)])
     assert ran.exit_code == 1
     assert "run the study first" in ran.output
+
+
+@pytest.mark.parametrize("command", ["summary", "effects", "figures", "tables"])
+def test_a_folder_that_cannot_be_written_is_one_line(folder: Path, command: str):
+    (folder / "figures").write_text("in the way")
+    (folder / "tables").write_text("in the way")
+    ran = CliRunner().invoke(app, [command, folder.name, "--results", str(folder.parent)])
+    assert ran.exit_code == 1
+    assert len(ran.stderr.splitlines()) == 1
+    assert f"{folder}/" in ran.stderr
+    assert isinstance(ran.exception, SystemExit)
+
+
+def test_an_odd_task_gives_a_file_name_that_a_shell_takes(folder: Path):
+    (part, *_) = parts(load(folder).assign(**{"trial.task": "glue/<b>x y</b>"}), folder)
+    assert part.slug == "glue-_b_x_y_-b_-minilm"
