@@ -3,16 +3,17 @@ differences of one metric, every cell at its selected rate.
 
 Pairs that differ in one knob alone stand in for a model of the whole grid: nothing has to be
 additive, and a cell that collapsed into another just makes no pair. The interval of a knob's effect
-is the percentile bootstrap of Efron and Tibshirani, An Introduction to the Bootstrap (1993),
-chapter 13, of clusters: a cell pair is drawn with all its seeds. It tells how the effect varies
-between the cells of this grid, and is narrow where pairs are few: of normal differences a nominal
-95% holds the truth in 81 of 100 with four pairs, 87 with eight, 93 with sixteen (simulated). The
-seeds, the training rows and the dev rows are the same in every pair, so it does not tell how it
-would vary with other data. Two cells are compared over their few seeds, where that bootstrap would
-be far too narrow: there it is Student's t interval. With six cell pairs or more a knob's effect has
-a p value too, from the exact test that turns the pairs' signs.
+is Student's t over the cell pairs' means, over the seeds of the pair where there is but one. It
+tells how the effect varies between the cells of this grid. The seeds, the training rows and the dev
+rows are the same in every pair, so it does not tell how it would vary with other data. Where a knob
+does nothing, it leaves zero out one time in twenty from two pairs on
+(``tests/analysis/test_effects.py``); a bootstrap of two pairs does every other time. With six cell
+pairs or more a knob's effect has a p value too, from the exact test that turns the pairs' signs.
 
-n: units that are drawn (cell pairs, or the seeds of the only one).
+Two methods' cells are compared by :mod:`analysis.statistics.paired`, as everywhere: Student's t
+with the noise of all cells, since two or three seeds tell next to nothing about that of two.
+
+n: units of an interval (cell pairs, or the seeds of the only one).
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ import pandas as pd
 from scipy import stats
 
 from analysis.load import knobs_of, spell
-from analysis.selection import cells, judged, select_rates
-from analysis.statistics.bootstrap import clusters, tails
+from analysis.selection import cells, judged, ranked, select_rates
+from analysis.statistics import paired
+from analysis.statistics.additive import by_seed, failed
+from analysis.statistics.bootstrap import NOTHING, Interval, tails
 from analysis.statistics.paired import FLIP, NONE, UNITS, holm, sign_flip
 
 SCORES = ("score", "selection_score", "full_dev_best")
@@ -99,38 +102,38 @@ def estimate(changes: pd.Series) -> dict[str, object]:
         changes: from :func:`differences`.
 
     Returns:
-        ``difference`` (mean over trial pairs), ``low``, ``high`` and ``interval`` ("pairs" or
-        "seeds", what was resampled; missing where there are not two), ``pairs`` (of cells),
-        ``seeds``, ``trials`` (pairs of them), ``same`` (cell pairs whose mean has the sign of
-        ``difference``), ``p`` and ``test`` ("sign-flip" over the means of the cell pairs; "none",
-        and p is missing, where there are fewer than six).
+        ``difference`` (mean of the cell pairs' means), ``low``, ``high`` (95%, Student's t) and
+        ``interval`` ("pairs" or "seeds", over what; missing where there are not two), ``pairs``
+        (of cells), ``seeds``, ``trials`` (pairs of them), ``same`` (cell pairs whose mean has the
+        sign of ``difference``), ``p`` and ``test`` ("sign-flip" over the means of the cell pairs;
+        "none", and p is missing, where there are fewer than six).
     """
     if changes.empty:
         nothing = dict.fromkeys(("difference", "low", "high", "p"), math.nan)
         counts = dict.fromkeys(("pairs", "seeds", "trials", "same"), 0)
         return {**nothing, **counts, "interval": None, "test": NONE}
-    pairs = changes.groupby(level="pair").agg(["sum", "count", "mean"])
-    alone = len(pairs) == 1
-    units = pd.DataFrame({"sum": changes, "count": 1}) if alone else pairs
-    low, high = clusters(units["sum"].to_numpy(), units["count"].to_numpy())
+    means = changes.groupby(level="pair").mean()
+    alone = len(means) == 1
+    low, high = _interval(changes if alone else means)
     return {
-        "difference": changes.mean(),
+        "difference": means.mean(),
         "low": low,
         "high": high,
         "interval": None if math.isnan(low) else "seeds" if alone else "pairs",
-        "pairs": len(pairs),
+        "pairs": len(means),
         "seeds": changes.index.get_level_values("trial.seed").nunique(),
         "trials": len(changes),
-        "same": _same(pairs["mean"], changes.mean()),
-        "p": sign_flip(pairs["mean"].to_numpy()),
-        "test": FLIP if len(pairs) >= UNITS else NONE,
+        "same": _same(means, means.mean()),
+        "p": sign_flip(means.to_numpy()),
+        "test": FLIP if len(means) >= UNITS else NONE,
     }
 
 
 def best_cells(frame: pd.DataFrame) -> pd.DataFrame:
     """Each method's best cell by selection score, by a name: the method's, or ``lokr (small)``.
 
-    A cell in which a seed failed at the selected rate is taken only if its method has no other.
+    A cell that is not whole is taken only if its method has no other:
+    :func:`analysis.selection.ranked`.
 
     Args:
         frame: trials of one task and base.
@@ -139,12 +142,8 @@ def best_cells(frame: pd.DataFrame) -> pd.DataFrame:
         Rows of :func:`analysis.selection.cells`, indexed by name; "lokr (small)" is missing where
         no cell is small enough, a method where none of its trials has a selection score.
     """
-    selected = select_rates(frame)
-    failed = (selected["status"] != "ok").groupby(selected["cell"]).any()
-    table = cells(frame).dropna(subset=["selection_score"])
-    table = table.assign(lame=table["cell"].map(failed)).sort_values(
-        ["lame", "selection_score", "adapter", "cell"], ascending=[True, False, True, True]
-    )
+    order = ranked(frame)["cell"]
+    table = cells(frame).set_index("cell").loc[order].reset_index()
     best = table.drop_duplicates("method").set_index("method", drop=False)
     best = best.loc[sorted(best.index, key=lambda method: (method != SMALL, method))]
     if not {SMALL, LARGE} <= {*best.index}:
@@ -163,14 +162,16 @@ def comparisons(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     Returns:
         One row a comparison: ``kind`` ("best" or "small"), ``method``, ``against``, ``cell``,
-        ``against_cell``, what :func:`compared` gives.
+        ``against_cell``, what :func:`compared` gives, and from
+        :func:`analysis.statistics.paired.compared` ``low`` and ``high`` (95%, one at a time),
+        ``interval`` ("pooled t"; "own t" where one of the two cells varies far more than the
+        others; missing, as the bounds, where a seed of either failed or none is shared), ``p`` and
+        ``test``.
     """
     names = best_cells(frame)["cell"]
-    trials = selected(frame, metric)
-    by_seed = {
-        name: trials[trials["cell"] == cell].set_index("trial.seed")[metric]
-        for name, cell in names.items()
-    }
+    trials = select_rates(frame)
+    values, lost = by_seed(trials, metric), failed(trials, metric)
+    tested = {name: paired.compared(values, lost, cell) for name, cell in names.items()}
     return pd.DataFrame(
         {
             "kind": "small" if one == TINY else "best",
@@ -178,36 +179,35 @@ def comparisons(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
             "against": other,
             "cell": names[one],
             "against_cell": names[other],
-            **compared(by_seed[one], by_seed[other]),
+            **compared(values.loc[names[one]], values.loc[names[other]]),
+            **tested[other].loc[names[one], ["low", "high", "interval", "p", "test"]],
         }
         for one, other in _rivals([*names.index])
     )
 
 
 def compared(ours: pd.Series, theirs: pd.Series) -> dict[str, object]:
-    """Mean difference over the seeds of both, Student's t interval, and theirs' standard error.
+    """Mean difference over the seeds of both, and what those seeds alone say of it.
 
     Args:
-        ours, theirs: the metric, indexed by seed.
+        ours, theirs: the metric, indexed by seed; NaN where a trial has none.
 
     Returns:
-        As :func:`estimate` (``same`` counts seeds), and ``against_se``; numbers that need two
-        seeds are missing where there is one.
+        ``difference``, ``pairs`` (of cells), ``seeds``, ``trials`` (pairs of them), ``same``
+        (seeds whose difference has its sign), ``own_low`` and ``own_high`` (95%, Student's t over
+        their own seeds), ``against_se`` (theirs' standard error); numbers that need two seeds are
+        missing where there is one.
     """
     changes = (ours - theirs).dropna()
-    half = (
-        stats.t.ppf(tails()[1], len(changes) - 1) * changes.sem() if len(changes) > 1 else math.nan
-    )
-    mean = changes.mean()
+    low, high = _interval(changes)
     return {
-        "difference": mean,
-        "low": mean - half,
-        "high": mean + half,
-        "interval": None if math.isnan(half) else "t",
+        "difference": changes.mean(),
         "pairs": int(len(changes) > 0),
         "seeds": len(changes),
         "trials": len(changes),
-        "same": _same(changes, mean),
+        "same": _same(changes, changes.mean()),
+        "own_low": low,
+        "own_high": high,
         "against_se": theirs.sem(),
     }
 
@@ -235,6 +235,14 @@ def _fields(trials: pd.DataFrame, names: list[str]) -> Iterator[tuple[object, ..
     """The fields of each trial; an empty tuple each if there is no name."""
     columns = [trials[f"trial.{name}"] for name in names]
     return zip(*columns, strict=True) if columns else iter([()] * len(trials))
+
+
+def _interval(changes: pd.Series) -> Interval:
+    """Student's t of the mean; NaN where there are not two."""
+    if len(changes) < 2:
+        return NOTHING
+    half = stats.t.ppf(tails()[1], len(changes) - 1) * changes.sem()
+    return Interval(changes.mean() - half, changes.mean() + half)
 
 
 def _same(changes: pd.Series, mean: float) -> int:

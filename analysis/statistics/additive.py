@@ -63,12 +63,9 @@ def wide(part: Part, metric: str = "score") -> pd.DataFrame:
     Raises:
         ValueError: the trials have no such metric.
     """
-    trials = part.selected
-    if metric not in trials:
+    if metric not in part.trials:
         raise ValueError(f"metric {metric!r} is not in {part.folder}: no trial has it")
-    values = trials[metric].astype(float).where(trials["status"] == "ok")
-    table = trials.assign(value=values).pivot(index="cell", columns="trial.seed", values="value")
-    return table.reindex(trials["cell"].drop_duplicates())
+    return by_seed(part.selected, metric)
 
 
 def failures(part: Part, metric: str = "score") -> pd.Series:
@@ -77,9 +74,21 @@ def failures(part: Part, metric: str = "score") -> pd.Series:
     Returns:
         (C,) int, indexed by cell.
     """
-    trials = part.selected
-    failed = (trials["status"] != "ok") | trials[metric].isna()
-    return failed.groupby(trials["cell"], sort=False).sum().astype(int)
+    return failed(part.selected, metric)
+
+
+def by_seed(selected: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """As :func:`wide`, of trials each cell of which is at one rate."""
+    values = selected[metric].astype(float).where(selected["status"] == "ok")
+    table = selected.assign(value=values)
+    table = table.pivot(index="cell", columns="trial.seed", values="value")
+    return table.reindex(selected["cell"].drop_duplicates())
+
+
+def failed(selected: pd.DataFrame, metric: str) -> pd.Series:
+    """As :func:`failures`, of trials each cell of which is at one rate."""
+    lost = (selected["status"] != "ok") | selected[metric].isna()
+    return lost.groupby(selected["cell"], sort=False).sum().astype(int)
 
 
 def fit(values: np.ndarray) -> Additive:

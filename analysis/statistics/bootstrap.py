@@ -87,23 +87,6 @@ def drawn(
     return np.concatenate(parts)
 
 
-def clusters(sums: np.ndarray, counts: np.ndarray) -> Interval:
-    """Interval of a mean over clusters, each drawn with all that it holds.
-
-    Args:
-        sums: (n,) float, a cluster's sum.
-        counts: (n,) int, how many it sums.
-
-    Returns:
-        Bounds at ``LEVEL``; NaN where there is but one cluster.
-    """
-    if len(sums) < 2:
-        return NOTHING
-    rows = np.random.default_rng(0).integers(len(sums), size=(RESAMPLES, len(sums)))
-    means = sums[rows].sum(1) / counts[rows].sum(1)  # (RESAMPLES,)
-    return Interval(*map(float, np.quantile(means, tails())))
-
-
 def check(strata: Sequence[np.ndarray]) -> None:
     """Raise ValueError where a stratum has nothing, or something is missing."""
     if not len(strata) or min(map(len, strata)) == 0:

@@ -105,16 +105,19 @@ def compared(values: pd.DataFrame, failed: pd.Series, cell: str) -> pd.DataFrame
         cell: that the others are compared with.
 
     Returns:
-        One row for each other cell, indexed by it: ``difference``, ``low``, ``high``, ``p``,
-        ``seeds``, ``test``, ``p_holm``.
+        One row for each other cell, indexed by it: ``difference``, ``low``, ``high``,
+        ``interval`` ("pooled t" or "own t"; missing where there is none), ``p``, ``seeds``,
+        ``test``, ``p_holm``.
     """
     noise, row = of(values, failed), values.index.get_loc(cell)
     odd = values.index.isin(noise.odd)
     lost = failed.reindex(values.index).to_numpy() > 0
     gaps = values.to_numpy() - values.to_numpy()[row]  # (C, S)
     found = differences(values.to_numpy(), row, odd, noise)
-    table = _tested(found, gaps, test=np.where(odd | odd[row], OWN, POOLED))
+    how = np.where(odd | odd[row], OWN, POOLED)
+    table = _tested(found, gaps, test=how)
     table.loc[lost | lost[row], ["low", "high", "p"]] = np.nan
+    table["interval"] = pd.Series(how, dtype=object).where(table["low"].notna(), None)
     table = table.set_index(values.index).drop(index=cell)
     table["test"] = table["test"].where(table["p"].notna(), NONE)
     table["p_holm"] = holm(table["p"].to_numpy())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -16,14 +16,10 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from analysis.__main__ import app
-from analysis.effects import (
-    comparisons,
-    estimate,
-    knob_effects,
-    metrics,
-)
+from analysis.effects import comparisons, estimate, knob_effects, metrics
 from analysis.load import load
-from analysis.statistics.bootstrap import clusters
+from analysis.part import parts
+from analysis.statistics.paired import against
 from analysis.terminal.effects import report
 
 SEEDS = (0, 1, 2)
@@ -78,6 +74,11 @@ def additive(r: int, alpha: int) -> float:
     return 0.5 + 0.03 * (r == 8) - 0.01 * (alpha == 16)
 
 
+def students(changes: Sequence[float]) -> tuple[float, float]:
+    """The 95% interval that scipy gives."""
+    return tuple(stats.ttest_1samp(changes, 0).confidence_interval(0.95))
+
+
 def printed(folder: Path, metric: str = "score") -> str:
     out = io.StringIO()
     report(folder, metric, Console(file=out, width=80))
@@ -99,7 +100,7 @@ def test_pairs_that_disagree_are_counted_and_widen_the_interval(study):
     frame = load(study(grid_of(lambda r, alpha: crossed[r, alpha], r=(2, 8), alpha=(4, 16))))
     row = knob_effects(frame, "score").set_index("knob").loc["r"]
     assert row["difference"] == pytest.approx(0.04)
-    assert (row["low"], row["high"]) == pytest.approx((-0.02, 0.1))
+    assert (row["low"], row["high"]) == pytest.approx(students((0.1, -0.02)))
     assert (row["same"], row["pairs"]) == (1, 2)
 
 
@@ -153,14 +154,15 @@ def test_when_every_trial_at_a_value_failed_there_is_no_pair(study):
     assert row["pairs"] == 0
 
 
-def test_the_only_pair_has_its_seeds_resampled_and_marked(study):
+def test_the_only_pair_has_its_interval_over_its_seeds_and_is_marked(study):
     gains = {2: (0.50, 0.52, 0.51), 8: (0.53, 0.53, 0.55)}
     rows = [result(gains[r][seed], r=r, seed=seed) for r in gains for seed in SEEDS]
     folder = study(rows)
     (row,) = knob_effects(load(folder), "score").to_dict("records")
     assert row["interval"] == "seeds"
-    assert (row["low"], row["high"]) == pytest.approx((0.01, 0.04))
-    assert "+1.00 to +4.00*" in printed(folder)
+    low, high = students((0.03, 0.01, 0.04))
+    assert (row["low"], row["high"]) == pytest.approx((low, high))
+    assert f"{100 * low:+.2f} to {100 * high:+.2f}*" in printed(folder)
 
 
 def test_one_pair_of_one_seed_has_no_interval(study):
@@ -172,20 +174,39 @@ def test_one_pair_of_one_seed_has_no_interval(study):
     assert "one seed" in printed(folder)
 
 
-def test_the_bootstrap_holds_the_truth_about_as_often_as_it_says():
-    rng = np.random.default_rng(1)
-    ones = np.ones(25)
-    bounds = [clusters(rng.normal(0.3, 1, 25), ones) for _ in range(200)]
-    held = np.mean([low <= 0.3 <= high for low, high in bounds])
-    assert 0.88 <= held <= 0.98
+@pytest.mark.parametrize(("pairs", "seeds"), [(1, 2), (1, 3), (2, 2), (4, 2), (6, 3)])
+def test_of_a_knob_that_does_nothing_the_interval_leaves_zero_out_as_rarely_as_it_says(
+    pairs, seeds
+):
+    """What the knob does differs from cell to cell, and is 0 on average."""
+    generator = np.random.default_rng([pairs, seeds])
+    index = pd.MultiIndex.from_product([range(pairs), range(seeds)], names=["pair", "trial.seed"])
+    repeats, errors = 300, 0
+    for _ in range(repeats):
+        own = generator.normal(0, 1, pairs) if pairs > 1 else np.zeros(1)
+        changes = np.repeat(own, seeds) + generator.normal(0, 1, pairs * seeds)
+        found = estimate(pd.Series(changes, index))
+        errors += not found["low"] <= 0 <= found["high"]
+    least, most = stats.binom.ppf([0.0005, 0.9995], repeats, 0.05)
+    assert least <= errors <= most
 
 
 def test_seeds_that_repeat_each_other_narrow_nothing():
     means = np.random.default_rng(2).normal(size=12)
     index = pd.MultiIndex.from_product([range(12), range(5)], names=["pair", "trial.seed"])
     five = estimate(pd.Series(np.repeat(means, 5), index=index))
-    assert (five["low"], five["high"]) == pytest.approx(clusters(means, np.ones(12)))
+    assert (five["low"], five["high"]) == pytest.approx(students(means))
     assert five["trials"] == 60
+
+
+def test_a_pair_of_cells_counts_as_much_as_another_however_many_seeds_it_has():
+    index = pd.MultiIndex.from_tuples(
+        [("a", 0), ("a", 1), ("a", 2), ("b", 0)], names=["pair", "trial.seed"]
+    )
+    found = estimate(pd.Series([0.1, 0.2, 0.3, 0.4], index=index))
+    assert found["difference"] == pytest.approx(0.3)
+    assert (found["low"], found["high"]) == pytest.approx(students((0.2, 0.4)))
+    assert (found["trials"], found["pairs"]) == (4, 2)
 
 
 def contest() -> list[dict]:
@@ -203,21 +224,49 @@ def contest() -> list[dict]:
     ]
 
 
-def test_best_cells_are_compared_as_scipy_compares_pairs(study):
+def test_best_cells_are_compared_with_the_noise_of_all_cells_as_on_the_page(study):
+    folder = study(contest())
+    row = comparisons(load(folder), "score").set_index("kind").loc["best"]
+    (part,) = parts(load(folder), folder)
+    page = against(part, "lora").set_index("cell").loc["lokr r=8"]
+    assert (row["method"], row["against"], row["cell"]) == ("lokr", "lora", "lokr r=8")
+    same = ["difference", "low", "high", "p", "seeds", "test"]
+    assert row[same].tolist() == pytest.approx(page[same].tolist())
+    assert (row["interval"], row["same"], row["seeds"]) == ("pooled t", 3, 3)
+    assert row["against_se"] == pytest.approx(0.02 / 3**0.5)
+    assert "noise pooled over all cells" in " ".join(printed(folder).split())
+
+
+def test_beside_it_is_what_their_own_seeds_say_as_scipy_does(study):
     row = comparisons(load(study(contest())), "score").set_index("kind").loc["best"]
     oracle = stats.ttest_rel((0.68, 0.71, 0.66), (0.70, 0.74, 0.72)).confidence_interval(0.95)
-    assert (row["method"], row["against"], row["cell"]) == ("lokr", "lora", "lokr r=8")
-    assert (row["low"], row["high"]) == pytest.approx((oracle.low, oracle.high))
-    assert row["against_se"] == pytest.approx(0.02 / 3**0.5)
-    assert (row["interval"], row["same"], row["seeds"]) == ("t", 3, 3)
+    assert (row["own_low"], row["own_high"]) == pytest.approx((oracle.low, oracle.high))
 
 
-def test_methods_with_one_seed_in_common_have_no_interval_beside_one_that_has(study):
+def test_of_one_seed_in_common_the_noise_of_the_other_cells_tells(study):
     rows = [*contest(), result(0.4, 0, method="head", seed=1)]
-    table = comparisons(load(folder := study(rows)), "score").set_index(["method", "against"])
-    assert table.loc[("lokr", "head"), "difference"] == pytest.approx(0.31)
-    assert table["low"].isna().tolist() == [True, False, True, False]
-    assert printed(folder).count("one seed") == 2
+    table = comparisons(load(study(rows)), "score").set_index(["method", "against"])
+    row = table.loc[("lokr", "head")]
+    assert row["difference"] == pytest.approx(0.31)
+    assert row["low"] < 0.31 < row["high"]
+    assert np.isnan(row["own_low"])
+
+
+def test_where_no_cell_has_two_seeds_there_is_no_interval_and_it_is_said(study):
+    rows = [result(0.4, 0, method="head", seed=1), result(0.5, method="lora", seed=1)]
+    table = comparisons(load(folder := study(rows)), "score")
+    assert table["low"].isna().tolist() == [True]
+    assert table["interval"].isna().tolist() == [True]
+    assert printed(folder).count("one seed") == 1
+
+
+def test_where_a_seed_failed_there_is_no_interval_and_it_is_said(study):
+    rows = contest()
+    rows[0] |= {"status": "diverged"}  # lora, which has no other cell
+    row = comparisons(load(folder := study(rows)), "score").set_index("kind").loc["best"]
+    assert np.isnan(row["low"])
+    assert (row["seeds"], row["test"]) == (2, "none")
+    assert "a seed failed" in printed(folder)
 
 
 def test_methods_with_no_seed_in_common_are_no_pair(study):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from analysis.statistics.bootstrap import NOTHING, Interval, clusters, drawn, stratified, tails
+from analysis.statistics.bootstrap import NOTHING, Interval, drawn, stratified, tails
 from analysis.statistics.center import iqm
 from analysis.statistics.improvement import probability_of_improvement
 from analysis.statistics.profiles import score_profile
@@ -88,7 +88,6 @@ def test_a_wider_level_holds_the_narrower():
 
 def test_a_single_run_a_stratum_has_no_interval():
     assert np.isnan(stratified([np.ones(1), np.ones(1)], mean)).all()
-    assert np.isnan(clusters(np.ones(1), np.ones(1))).all()
     assert np.isnan(NOTHING).all()
 
 
@@ -101,11 +100,6 @@ def test_an_empty_stratum_is_an_error(strata):
 def test_a_missing_value_is_an_error():
     with pytest.raises(ValueError, match="missing"):
         stratified([np.array([1.0, np.nan])], mean)
-
-
-def test_clusters_of_several_weigh_by_their_size():
-    low, high = clusters(np.array([1.0, 30.0]), np.array([1, 10]))
-    assert (low, high) == (1.0, 3.0)
 
 
 def test_the_bootstrap_over_tasks_holds_the_truth_about_as_often_as_it_says():
