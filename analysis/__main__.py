@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +15,14 @@ app = typer.Typer(
     help="Turn result files into tables and figures. Nothing is trained.",
 )
 Results = Annotated[Path, typer.Option(help="The folder that holds results/<study>/<id>.json.")]
+StudyName = Annotated[str, typer.Argument(help="Name of the study, a folder under RESULTS.")]
+AnyStudy = Annotated[
+    str | None,
+    typer.Argument(help="Name of a study, a folder under RESULTS.", show_default="all"),
+]
+Metric = Annotated[
+    str, typer.Option(help="score, or another metric of the study: similarity, drift, ...")
+]
 
 
 @contextmanager
@@ -37,7 +45,7 @@ def main() -> None:
 
 @app.command()
 def summary(
-    study: Annotated[str, typer.Argument(help="Name of the study, a folder under RESULTS.")],
+    study: StudyName,
     results: Results = Path("results"),
 ) -> None:
     """Print a study's cells, best first, and draw score against parameters."""
@@ -49,11 +57,9 @@ def summary(
 
 @app.command()
 def effects(
-    study: Annotated[str, typer.Argument(help="Name of the study, a folder under RESULTS.")],
+    study: StudyName,
     results: Results = Path("results"),
-    metric: Annotated[
-        str, typer.Option(help="score, or another metric of the study: similarity, drift, ...")
-    ] = "score",
+    metric: Metric = "score",
 ) -> None:
     """Print what each knob does and how the methods' best cells compare, in paired differences."""
     from analysis.terminal.effects import UnknownMetricError, report
@@ -64,11 +70,9 @@ def effects(
 
 @app.command()
 def importance(
-    study: Annotated[str, typer.Argument(help="Name of the study, a folder under RESULTS.")],
+    study: StudyName,
     results: Results = Path("results"),
-    metric: Annotated[
-        str, typer.Option(help="score, or another metric of the study: similarity, drift, ...")
-    ] = "score",
+    metric: Metric = "score",
     method: Annotated[str, typer.Option(help="Whose knobs.")] = "lokr",
 ) -> None:
     """Print what makes the differences between a study's trials: shares of variance by knob."""
@@ -118,10 +122,7 @@ def export(
 
 @app.command()
 def tables(
-    study: Annotated[
-        str | None,
-        typer.Argument(help="Name of a study, a folder under RESULTS.", show_default="all"),
-    ] = None,
+    study: AnyStudy = None,
     results: Results = Path("results"),
 ) -> None:
     """Write tables as CSV, Markdown and LaTeX: parameters, quality, cost, ranking, ..."""
@@ -133,8 +134,15 @@ def tables(
         typer.secho(f"{results} holds no results; run a study first", err=True, fg="red")
         raise typer.Exit(1)
     with _explained():
-        written = [table for name in names for table in write_study(results / name)]
-    for paths, lacking in [*written, *([write_speed(results)] if study is None else [])]:
+        for name in names:
+            _say_tables(write_study(results / name))
+        if study is None:
+            _say_tables([write_speed(results)])
+
+
+def _say_tables(written: Iterable[tuple[list[Path], str | None]]) -> None:
+    """Where each table is, or why there is none."""
+    for paths, lacking in written:
         if lacking is None:
             typer.echo(f"table   {paths[0].with_suffix('')}.{{csv,md,tex}}")
         else:
@@ -143,10 +151,7 @@ def tables(
 
 @app.command()
 def figures(
-    study: Annotated[
-        str | None,
-        typer.Argument(help="Name of a study, a folder under RESULTS.", show_default="all"),
-    ] = None,
+    study: AnyStudy = None,
     results: Results = Path("results"),
 ) -> None:
     """Draw every figure as PDF and PNG: fronts, rankings, effects, learning curves, samples, ..."""
