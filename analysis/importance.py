@@ -29,9 +29,12 @@ import pandas as pd
 
 from analysis import forest, variance
 from analysis.collapsed import completed
+from analysis.doubts import doubts
 from analysis.load import knobs_of, spell
 from analysis.part import Part
 from analysis.selection import select_rates
+from analysis.statistics.additive import sign
+from analysis.statistics.cells import range_of
 from analysis.variance import Decomposition, Noise, Share
 
 VIEWS = ("tuned", "raw")
@@ -59,6 +62,9 @@ class Importance:
         refused: why nothing is ranked, a sentence; else None.
         lost: trials that have no number.
         holes: points of the grid that have no number.
+        doubts: why the shares and their intervals may mislead, a sentence each without capital and
+            period: cells at the end of the scale, or variances that differ far; see
+            :func:`analysis.doubts.doubts`. To be printed wherever the shares are.
     """
 
     table: pd.DataFrame
@@ -69,6 +75,7 @@ class Importance:
     refused: str | None = None
     lost: int = 0
     holes: int = 0
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,11 +128,22 @@ def importance(
         noise = variance.fit_noise(measured.values)
     except (RefusedError, variance.NoNoiseError) as error:
         return Importance(_framed([]), view, refused=str(error))
-    common = {"view": view, "noise": math.sqrt(noise.variance), "lost": measured.lost}
+    common = {
+        "view": view,
+        "noise": math.sqrt(noise.variance),
+        "lost": measured.lost,
+        "doubts": doubts(measured.values, _end(part, metric)),
+    }
     if measured.holes:
         return _by_forest(measured, noise, {**common, "holes": measured.holes})
     table = _table(measured.names, _exact(measured, noise))
     return Importance(table, how="exact", **common)
+
+
+def _end(part: Part, metric: str) -> float:
+    """The best that the metric can be."""
+    low, high = range_of(part, metric)
+    return high if sign(metric) > 0 else low
 
 
 def measure(part: Part, metric: str, method: str, view: str) -> Measured:

@@ -274,10 +274,11 @@ class _Sampler:
         unit = self.variances * part.scale
         if self.fitted.variance == 0 or part.scale == 0 or part.df == 0:  # no noise reaches it
             return np.full_like(self.variances, part.square)
-        chances = self._even()
-        outside = special.chndtr(part.square / unit, part.df, 0) <= chances
-        found = special.chndtrinc(part.square / unit, part.df, chances)
-        return np.where(outside, 0, unit * found)
+        chances, ratios = self._even(), part.square / unit
+        inside = special.chndtr(ratios, part.df, 0) > chances
+        found = np.zeros_like(unit)  # the point mass at 0 needs no search, which is slow
+        found[inside] = special.chndtrinc(ratios[inside], part.df, chances[inside])
+        return unit * found
 
     def _others(self, effect: np.ndarray, reach: _Reach) -> np.ndarray:
         """(D,) of noise and all effects that make up ``effect``: many, so nearly normal."""

@@ -73,7 +73,7 @@ def summarize(part: Part, metric: str = "score") -> pd.DataFrame:
     """
     values, failed = wide(part, metric), failures(part, metric)
     table = placed(values, failed, sign(metric))
-    bounds = table[["low", "high"]].clip(*_range(part, metric))
+    bounds = table[["low", "high"]].clip(*range_of(part, metric))
     table = table.assign(**bounds, dev_se=_dev_se(part, table["mean"], metric))
     scored = part.cells["selection_score"].notna().any()
     table["chosen"] = table.index == pick(part) if scored else False
@@ -136,7 +136,8 @@ def _bounds(table: pd.DataFrame, noise: Noise) -> pd.DataFrame:
     return pd.DataFrame({"low": table["mean"] - half, "high": table["mean"] + half})
 
 
-def _range(part: Part, metric: str) -> tuple[float, float]:
+def range_of(part: Part, metric: str) -> tuple[float, float]:
+    """Where the metric can be at all, of ``RANGES``; infinite where that is not known."""
     name = part.metric if metric in SCORES else metric
     return RANGES.get(name, (-np.inf, np.inf))
 

@@ -72,7 +72,7 @@ def of(values: pd.DataFrame, failed: pd.Series) -> Noise:
         failed: (C,) int, trials of each cell that failed, indexed by cell.
     """
     values = values[(failed.reindex(values.index) == 0) & values.notna().any(axis=1)]
-    odd = _odd(values)
+    odd = odd_cells(values)
     regular = values.drop(index=odd)
     found = fit(regular.to_numpy())
     seeds = _usual(regular.notna().sum(axis=1))
@@ -128,8 +128,15 @@ def dev_se(accuracy: float, rows: int) -> float:
     return math.sqrt(accuracy * (1 - accuracy) / rows)
 
 
-def _odd(values: pd.DataFrame) -> list[str]:
-    """Cells whose variance sticks out, the greatest first; at most a fourth of all."""
+def odd_cells(values: pd.DataFrame) -> list[str]:
+    """Cells whose variance sticks out, the greatest first; at most a fourth of all.
+
+    Args:
+        values: (C, S) float, NaN where a trial is missing.
+
+    Returns:
+        Their names in the index, as text.
+    """
     counts = values.notna().sum(axis=1)
     table = pd.DataFrame({"variance": values.var(axis=1, ddof=1), "df": counts - 1})
     table = table[table["df"] > 0].sort_values("variance", ascending=False, kind="stable")

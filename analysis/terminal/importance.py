@@ -12,6 +12,7 @@ from analysis.importance import VIEWS, Importance, importance
 from analysis.load import load
 from analysis.part import Part, parts
 from analysis.scale import explained
+from analysis.shares import percents
 from analysis.terminal.effects import UnknownMetricError
 from analysis.terminal.layout import Column, fitting
 
@@ -19,9 +20,9 @@ LEAST = 0.01
 """Pairs with a smaller share are one row together."""
 _TITLES = {"tuned": "each cell at its selected rate", "raw": "all rates"}
 _CAPTION = (
-    "share: of the variance of one trial's {metric}, in percent; noise taken off, so that what "
-    "does nothing is about 0, of either sign. 95%: {interval}. seed: a shift that all cells share; "
-    "noise: what else a seed does, standard deviation {noise}."
+    "share: of the variance of one trial's {metric}, in percent of 100; noise taken off, so that "
+    "what does nothing is about 0, of either sign. 95%: {interval}. seed: a shift that all cells "
+    "share; noise: what else a seed does, standard deviation {noise}."
 )
 _INTERVALS = {
     "exact": "from the noise of the seeds, exact grid",
@@ -54,8 +55,8 @@ def report(
         console: where to print, the terminal by default.
 
     Returns:
-        The file: the tables of every part and view, and a row without numbers, with the reason, for
-        each that was refused.
+        The file: the tables of every part and view, with what speaks against them (``doubts``), and
+        a row without numbers, with the reason, for each that was refused.
 
     Raises:
         FileNotFoundError: the folder holds no results.
@@ -100,12 +101,14 @@ def _print(part: Part, metric: str, found: Importance, console: Console) -> None
     rows = _few(found.table)
     columns = [
         Column("variable", [_named(row) for row in rows.to_dict("records")], number=False),
-        Column("share", [f"{100 * share:z.1f}" for share in rows["share"]]),
+        Column("share", [f"{share:.1f}" for share in percents(rows["share"], 1)]),
         Column("95%", [*map(_bounds, rows["low"], rows["high"])]),
     ]
     named = part.metric if metric == "score" else metric
     caption = f"{_caption(named, found)}{_lost(found)}"
     console.print(fitting(title, lambda layout: columns, caption, console))
+    for doubt in found.doubts:
+        _say(console, f"doubt   {doubt}", "yellow")
 
 
 def _print_scale(part: Part, metric: str, method: str, console: Console) -> None:
@@ -164,6 +167,7 @@ def _flat(part: Part, found: Importance) -> pd.DataFrame:
     if found.refused:
         table = pd.DataFrame([dict.fromkeys(found.table.columns)])
     about = {"view": found.view, "how": found.how, "fit": found.fit, "refused": found.refused}
+    about["doubts"] = "; ".join(found.doubts)
     return table.assign(**{name: [value] * len(table) for name, value in (names | about).items()})
 
 

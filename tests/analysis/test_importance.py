@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from scipy import stats
 from typer.testing import CliRunner
@@ -17,8 +20,10 @@ from typer.testing import CliRunner
 from analysis import forest, variance
 from analysis.__main__ import app
 from analysis.collapsed import DamagedError, completed
+from analysis.doubts import doubts
 from analysis.importance import Importance, importance
 from analysis.part import Part
+from analysis.shares import grouped, percents
 from analysis.terminal.importance import report
 from tests.analysis import synthetic
 
@@ -179,6 +184,101 @@ def test_taking_repeated_measurements_for_new_ones_would_find_what_is_not_there(
     assert told.effects[(2,)] == pytest.approx((0, 0, 0))
     assert abs(mean) < 0.03
     assert wrong > 0.05
+
+
+# What speaks against shares
+
+
+def test_where_all_cells_vary_alike_there_is_hardly_ever_a_doubt():
+    rng = np.random.default_rng(0)
+    cells = rng.normal(0.5, 0.1, 16)[:, None]
+    found = [bool(doubts(cells + rng.normal(0, 0.01, (16, 3)), 1.0)) for _ in range(REPEATS)]
+    assert sum(found) <= stats.binom.ppf(0.9995, REPEATS, 0.02)
+
+
+def test_cells_at_the_end_of_the_scale_are_doubted_and_a_scale_without_an_end_has_none():
+    rng = np.random.default_rng(0)
+    values = np.linspace(0.8, 0.97, 16)[:, None] + rng.normal(0, 0.005, (16, 3))
+    values[-3:] = 1.0
+    (doubt,) = doubts(values, 1.0)
+    assert doubt.startswith("3 of 16 cells are at the end of the scale")
+    assert doubts(values, np.inf) == ()
+
+
+def test_a_half_that_varies_far_more_is_doubted():
+    rng = np.random.default_rng(0)
+    sd = np.where(np.arange(16) < 8, 0.05, 0.005)[:, None]
+    values = np.linspace(0.0, 0.9, 16)[:, None] + sd * rng.normal(size=(16, 3))
+    (doubt,) = doubts(values, 1.0)
+    assert doubt.startswith("runs of the worse half of the cells vary ")
+    (other,) = doubts(-values, np.inf)
+    assert other.startswith("runs of the better half of the cells vary ")
+
+
+def test_a_half_that_does_not_vary_at_all_is_doubted():
+    values = np.arange(16.0)[:, None] * np.ones(2)
+    values[:8] += 0.1 * np.array([[1, -1], [-1, 1]] * 4)
+    (doubt,) = doubts(values, np.inf)
+    assert doubt.startswith("runs of the worse half")
+
+
+def test_a_cell_that_makes_most_of_the_noise_is_doubted():
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.5, 0.005, (16, 3))
+    values[3, 1] -= 0.3
+    (doubt,) = [doubt for doubt in doubts(values, 1.0) if "1 of 16 cells varies" in doubt]
+    assert "without, the noise is 0.00" in doubt
+
+
+def test_a_part_at_the_ceiling_says_so_and_a_part_below_it_does_not(tmp_path):
+    noise = {"effects": KNOBS, "noise": 0.002}
+    for name, base in (("easy", 0.925), ("hard", 0.5)):
+        (part,) = synthetic.make(tmp_path / name, base=base, **noise)
+        found = importance(part)
+        assert found.how == "exact"
+        assert any("end of the scale" in doubt for doubt in found.doubts) == (name == "easy")
+        shown = printed(part.folder)
+        assert ("doubt   2 of 8 cells are at the end" in shown) == (name == "easy")
+        table = pd.read_csv(part.folder / "figures" / "importance-lokr-score.csv")
+        assert table["doubts"].notna().any() == (name == "easy")
+
+
+# As they are printed
+
+
+@given(st.lists(st.floats(-0.3, 1.2), min_size=1, max_size=9), st.integers(0, 2))
+def test_percents_add_up_and_none_is_a_unit_off(shares, digits):
+    shares = np.array([*shares, 1 - sum(shares)])
+    found = np.array(percents(shares, digits))
+    assert found.sum() == pytest.approx(100)
+    assert (np.abs(found - 100 * shares) < 10.0**-digits + 1e-6).all()
+
+
+def test_percents_by_hand():
+    assert percents([1 / 3, 1 / 3, 1 / 3]) == [34, 33, 33]
+    assert percents([1.146, -0.146]) == [115, -15]
+    assert percents([0.5, 0.29, 0.21]) == [50, 29, 21]
+    assert percents([1.0, -0.0001, 0.0001]) == [100, 0, 0]
+
+
+def test_what_a_sentence_names_and_the_rest_are_the_whole(tmp_path):
+    found = importance(part_of(tmp_path, effects=KNOBS, noise=0.01, seed=2))
+    sure, one = grouped(found), grouped(found, top=1)
+    assert sure["label"].tolist() == [
+        *("r", "alpha"),
+        *("other knobs", "knobs together", "seed", "noise"),
+    ]
+    assert one["label"].tolist() == ["r", "other knobs", "knobs together", "seed", "noise"]
+    by_label, mains = one.set_index("label"), shares(found)
+    others = mains["alpha"] + mains["decompose_both"]
+    assert by_label.loc["other knobs", "share"] == pytest.approx(others)
+    assert by_label.loc["r", ["low", "high"]].notna().all()
+    assert by_label.loc["other knobs", ["low", "high"]].isna().all()
+    for table in (sure, one):
+        assert table["share"].sum() == pytest.approx(1)
+        assert table["percent"].sum() == 100
+    assert (sure["share"] < 0).any()
+    assert grouped(importance(part_of(tmp_path / "one", effects=KNOBS, seeds=1))).empty
 
 
 # Parts of a study
@@ -418,6 +518,9 @@ def test_tables_fit_a_terminal_and_the_file_is_the_same_twice(tmp_path):
     assert max(map(len, lines)) <= 80
     assert last == f"table   {path}"
     assert "other pairs" in before
+    for table in before.split("share of the")[0].split("variable")[1:]:
+        shown = re.findall(r"^ *(?:\w[\w+ ]*?) +(-?\d+\.\d)\b", table, re.MULTILINE)
+        assert sum(map(float, shown)) == pytest.approx(100)
     assert printed(part.folder) == before
     assert path.read_bytes() == content
     table = pd.read_csv(path)

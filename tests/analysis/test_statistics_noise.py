@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from analysis.statistics.additive import failures, fit, sign, wide
-from analysis.statistics.noise import detectable, dev_se, pooled
+from analysis.statistics.noise import detectable, dev_se, odd_cells, pooled
 from tests.analysis.synthetic import make
 
 TABLES = arrays(float, (5, 3), elements=st.floats(-10, 10))
@@ -116,9 +116,7 @@ def test_a_cell_that_collapses_with_a_seed_leaves_the_pool_and_is_named(tmp_path
 
 def test_quiet_cells_are_rarely_called_odd():
     generator = np.random.default_rng(1)
-    from analysis.statistics.noise import _odd
-
-    named = [bool(_odd(pd.DataFrame(generator.normal(size=(12, 3))))) for _ in range(400)]
+    named = [bool(odd_cells(pd.DataFrame(generator.normal(size=(12, 3))))) for _ in range(400)]
     assert sum(named) <= stats.binom.ppf(0.999, 400, 0.01)
 
 
