@@ -64,7 +64,7 @@ def build(root: Path, out: Path) -> Paper:
     found = [*_parts(results, root)]
     try:
         notes = [*_collect(root, found, out)]
-        return _compiled(out, numbers.macros(root, found), notes, results.unread)
+        return _compiled(out, numbers.macros(root, found, results), notes, results.unread)
     except OSError as error:
         raise PaperError(f"cannot write to {out}: {error.strerror or error}") from error
     except Lacking as error:

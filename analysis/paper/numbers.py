@@ -16,11 +16,21 @@ import pandas as pd
 
 from analysis import cost, labels
 from analysis.importance import Importance, importance
+from analysis.load import Results
 from analysis.part import Part
 from analysis.provenance import hardware
 from analysis.report import words
-from analysis.report.findings import CLEAR, SMALL, Findings, findings, name_of
-from analysis.report.limits import limits
+from analysis.report.findings import (
+    CLEAR,
+    SMALL,
+    Findings,
+    at_ceiling,
+    findings,
+    name_of,
+    noise_share,
+    others,
+)
+from analysis.report.limits import limits, missing
 from analysis.statistics.bootstrap import LEVEL
 from analysis.statistics.noise import POWER
 from analysis.tables.cost import measured
@@ -44,23 +54,24 @@ def headline(found: Sequence[Part]) -> Part:
     return max(found, key=lambda part: (_lokr_cells(part), len(part.trials), part.title))
 
 
-def macros(root: Path, found: Sequence[Part]) -> dict[str, str]:
+def macros(root: Path, found: Sequence[Part], results: Results) -> dict[str, str]:
     """Name -> LaTeX, escaped.
 
     Args:
         root: the folder of all results.
         found: the parts of all studies; one at least has a LoKr cell with a score.
+        results: that they are parts of.
     """
     told = [findings(part) for part in found if _lokr_cells(part)]
     head = headline(found)
     (first,) = [one for one in told if one.part is head]
-    plain = {**_scope(found), **_headline(first), **_by_part(found)}
+    plain = {**_scope(found, results), **_headline(first), **_by_part(found)}
     plain["Packing"] = _packing(root)
     return {
         **{name: escaped(value) for name, value in plain.items()},
         "Knobs": _items(f"{one.text}" for one in first.knobs),
         "Rivals": _items(rival.text for rival in first.rivals),
-        "Limits": _items(limits(first)),
+        "Limits": _items(limits(first, results)),
         "Verdicts": " ".join(escaped(_verdict(told, name)) for name in MAIN),
     }
 
@@ -76,12 +87,12 @@ def _verdict(told: Sequence[Findings], name: str) -> str:
     counts = {
         "behind": len(clear) - ahead,
         "ahead": ahead,
-        "not told apart": len(rivals) - len(clear),
+        "not clearly apart": len(rivals) - len(clear),
     }
     clauses = [f"{what} in {count:,}" for what, count in counts.items() if count]
     return (
         f"Against {method}, LoKr is {words.listed(clauses)} of "
-        f"{words.counted(len(rivals), 'part')}."
+        f"{words.counted(len(rivals), 'part')}, each on its own, uncorrected."
     )
 
 
@@ -102,12 +113,14 @@ def _lokr_cells(part: Part) -> int:
     return int((scored["method"] == SMALL).sum())
 
 
-def _scope(found: Sequence[Part]) -> dict[str, str]:
+def _scope(found: Sequence[Part], results: Results) -> dict[str, str]:
     trials = pd.concat([part.trials for part in found], ignore_index=True)
     failed = int((trials["status"] != "ok").sum())
+    lacking = sum(int(missing(part, results.trials).sum()) for part in found)
     return {
         "Trials": labels.whole(len(trials)),
         "Failed": labels.whole(failed),
+        "Missing": labels.whole(lacking),
         "Studies": labels.whole(len({part.study for part in found})),
         "Parts": words.counted(len(found), "part"),
         "Tasks": words.listed(sorted({part.task.replace("/", ": ") for part in found})),
@@ -133,18 +146,19 @@ def _headline(first: Findings) -> dict[str, str]:
         "HeadRates": labels.whole(rates.max()),
         "Pick": first.pick,
         "Together": first.together,
-        "Importance": _importance(importance(part)),
+        "Importance": _importance(part, importance(part)),
         "Cost": _cost(part),
     }
 
 
 def _by_part(found: Sequence[Part]) -> dict[str, str]:
-    r"""``\<Study><Part>Lokr``, ``AgainstLora`` and ``AgainstFull`` of every part."""
+    r"""``\<Study><Part>Lokr``, ``Anew``, ``AgainstLora`` and ``AgainstFull`` of every part."""
     macros = {}
     for row in rows(found).to_dict("records"):
         stem = _letters(f"{row['study']} {row['part']}")
         score = f"{words.points(row['mean'])} ({words.points(row['low'])} to "
         macros[f"{stem}Lokr"] = f"{score}{words.points(row['high'])})"
+        macros[f"{stem}Anew"] = words.points(row["anew"])
         for rival in MAIN:
             macros[f"{stem}Against{rival.title()}"] = _difference(row, rival)
     return macros
@@ -157,9 +171,11 @@ def _difference(row: Mapping[str, Any], rival: str) -> str:
     return f"{words.change(row[f'{rival}_difference'])} ({bounds})"
 
 
-def _importance(found: Importance) -> str:
+def _importance(part: Part, found: Importance) -> str:
     if found.refused is not None:
         return f"Which knobs matter most is not ranked: {found.refused}."
+    if at_ceiling(part):
+        return "Which knobs matter most is not ranked: scores are at the ceiling."
     mains = found.table[found.table["kind"] == "main"].head(TOP).to_dict("records")
     shares = [
         f"{'+'.join(labels.HEADINGS.get(k, k) for k in row['knobs'])} "
@@ -171,15 +187,11 @@ def _importance(found: Importance) -> str:
         "exact": "an exact decomposition of the grid",
         "fanova": f"a forest with cross-validated R² {found.fit or 0:.2f}",
     }[str(found.how)]
+    rest = others(found, sum(row["share"] for row in mains))
     return (
         f"Of the variance of a tuned trial's score, {words.listed(shares)} by {how}; what seeds "
-        f"leave unexplained is {_noise(found)}."
+        f"leave unexplained is {words.points(noise_share(found), 0)}%, {rest}."
     )
-
-
-def _noise(found: Importance) -> str:
-    row = found.table[found.table["kind"] == "noise"].iloc[0]
-    return f"{words.points(row['share'], 0)}%"
 
 
 def _cost(part: Part) -> str:

@@ -77,7 +77,7 @@ def collect(root: Path, results: Results, said: Step) -> Collected:
     seen = []
     for part in _parts(root, results):
         said(part.title)
-        seen.append(_seen(part, measured))
+        seen.append(_seen(part, results, measured))
     said("the page")
     drawn = _drawn(results, seen, measured)
     album = pictures.album([one.part for one in seen], drawn["cells"])
@@ -91,9 +91,9 @@ def _parts(root: Path, results: Results) -> Iterator[Part]:
         yield from parts(trials, root / str(study))
 
 
-def _seen(part: Part, measured: pd.DataFrame) -> Seen:
+def _seen(part: Part, results: Results, measured: pd.DataFrame) -> Seen:
     found, spent = findings(part), costs.sentences(part, measured)
-    cannot = limits(found)
+    cannot = limits(found, results)
     if not scored(part):
         return Seen(found, spent, cannot, math.nan, f"{part.title}: no trial has a score")
     try:

@@ -1,12 +1,4 @@
-"""What one part says about which LoKr to train, in sentences whose every number is computed.
-
-How sure a sentence is, is a word with one meaning:
-
-clear        the 95% interval leaves zero out, and so does a test over the pairs of cells
-suggestive   the interval leaves zero out, but the test does not: few pairs, or many knobs
-not seen     the interval holds zero: no difference, or one that is too small for the design
-cannot tell  no two cells differ in that knob alone
-"""
+"""What one part says about which LoKr to train, in sentences whose every number is computed."""
 
 from __future__ import annotations
 
@@ -19,44 +11,27 @@ import pandas as pd
 from analysis import labels
 from analysis.effects import SHARE, SMALL, TINY, best_cells, knob_effects
 from analysis.importance import Importance, importance
-from analysis.load import knobs_of
 from analysis.part import Part
 from analysis.report import words
+from analysis.report.knobs import (
+    ALPHA,
+    CLEAR,
+    SUGGESTIVE,
+    UNSEEN,
+    Told,
+    apart,
+    few_rows,
+    knobs,
+)
 from analysis.report.names import name_of
-from analysis.report.rows import shown
 from analysis.statistics.cells import COLUMNS, summarize
-from analysis.statistics.choice import pick
+from analysis.statistics.choice import pick, worth
+from analysis.statistics.devrows import least
 from analysis.statistics.paired import against
 
-CLEAR, SUGGESTIVE, UNSEEN, UNTOLD = "clear", "suggestive", "not seen", "cannot tell"
-LEVELS = {
-    CLEAR: "the 95% interval of the difference leaves zero out; for a knob, a sign-flip test over "
-    "the pairs of cells is below 5% too, after Holm's correction over all knobs",
-    SUGGESTIVE: "the interval leaves zero out, but the test does not: fewer than six pairs, or too "
-    "many knobs for this evidence",
-    UNSEEN: "the interval holds zero: there is no difference, or one too small for this design",
-    UNTOLD: "no two cells differ in that knob alone",
-}
-ALPHA = 0.05
+CEILING = 0.99
+"""A score beyond which a task cannot tell cells apart."""
 RIVALS = ("lora", "full", "lokr-peft", "head")
-
-
-class Told(NamedTuple):
-    """A sentence about a knob.
-
-    Args:
-        knob: its name.
-        level: how sure, a key of ``LEVELS``.
-        value: what to set it to; None where that does not matter or cannot be told.
-        text: the sentence.
-        edge: that value is the last of those that were tried, and the knob is a number.
-    """
-
-    knob: str
-    level: str
-    value: str | None
-    text: str
-    edge: bool = False
 
 
 class Rival(NamedTuple):
@@ -112,7 +87,8 @@ def findings(part: Part) -> Findings:
     table, effects = summarize(part), knob_effects(part.trials, "score")
     if table.loc[table["method"] == SMALL, "selection"].isna().all():
         return _nothing(part, table, effects)
-    chosen, knobs, shares = pick(part, SMALL), [*_knobs(part, effects)], importance(part)
+    chosen, shares = pick(part, SMALL), importance(part)
+    told = [*knobs(part, effects, _least_of_any(table))]
     return Findings(
         part=part,
         table=table,
@@ -120,16 +96,28 @@ def findings(part: Part) -> Findings:
         pick=_picked(part, table, chosen),
         effects=effects,
         importance=shares,
-        matters=_matters(shares) if knobs else "",
-        together=_together(part, table, chosen, knobs),
-        knobs=knobs,
-        rivals=[*_rivals(part, chosen)],
+        matters=_matters(part, shares) if told else "",
+        together=_together(part, table, chosen, told),
+        knobs=told,
+        rivals=[*_rivals(part, table, chosen)],
     )
 
 
 def scored(part: Part) -> bool:
     """Whether any trial ended with a score to choose by."""
     return bool(part.cells["selection_score"].notna().any())
+
+
+def at_ceiling(part: Part) -> int:
+    """How many cells score so high that the task cannot tell them apart; one alone is no sign."""
+    top = int((part.cells["score"] >= CEILING).sum())
+    return top if top > 1 else 0
+
+
+def _least_of_any(table: pd.DataFrame) -> float:
+    """The smallest difference that the dev rows show of any two LoKr cells."""
+    errors = table[table["method"] == SMALL].set_index("cell")["dev_se"].dropna()
+    return 0.0 if errors.empty else least(table, errors.idxmax(), errors.idxmax())
 
 
 def _nothing(part: Part, table: pd.DataFrame, effects: pd.DataFrame) -> Findings:
@@ -148,8 +136,31 @@ def _picked(part: Part, table: pd.DataFrame, chosen: str) -> str:
     return (
         f"{name_of(part, chosen)} at rate {row['rate']:g}: {part.metric} "
         f"{words.points(row['mean'])} ({bounds}, {words.counted(int(row['n']), 'seed')}) with "
-        f"{labels.whole(row['trainable'])} trainable parameters. {_ties(part, chosen)}"
+        f"{labels.whole(row['trainable'])} trainable parameters. {_uncovered(part, row)} "
+        f"{_worth(part)} {_ties(part, chosen)}"
     )
+
+
+def _uncovered(part: Part, row: pd.Series) -> str:
+    """What the interval knows nothing of."""
+    if math.isnan(row["low"]):
+        return "How much its runs vary is not known."
+    if row["mean"] >= CEILING and at_ceiling(part):
+        return "At the ceiling runs hardly vary: the interval of pooled runs does not hold there."
+    several = (part.cells["method"] == SMALL).sum() > 1
+    return (
+        "The interval covers neither other rows nor the choice of "
+        f"{'this cell' if several else 'its rate'}."
+    )
+
+
+def _worth(part: Part) -> str:
+    """The score of a choice by other seeds."""
+    found = worth(part, SMALL)
+    if not found.runs:
+        return "What a choice without the seed that is scored comes to cannot be told."
+    lost = f", {words.counted(found.lost, 'run')} lost" if found.lost else ""
+    return f"Chosen without the seed that is scored, it comes to {words.points(found.mean)}{lost}."
 
 
 def _ties(part: Part, chosen: str) -> str:
@@ -168,34 +179,41 @@ def _ties(part: Part, chosen: str) -> str:
     )
 
 
-def _together(part: Part, table: pd.DataFrame, chosen: str, knobs: list[Told]) -> str:
+def _together(part: Part, table: pd.DataFrame, chosen: str, told: list[Told]) -> str:
     """Knob by knob and cell by cell need not lead to the same place: where the first one leads."""
-    wanted = {told.knob: told.value for told in knobs if told.value is not None}
+    wanted = {one.knob: one.good for one in told if one.good}
     if not wanted:
         return ""
     short = labels.shortened(part.cells, part.trials)
-    fits = (short[[*wanted]] == pd.Series(wanted)).all(axis=1) & (short["method"] == SMALL)
+    fits = short["method"] == SMALL
+    for knob, good in wanted.items():
+        fits &= short[knob].isin(good)
     found = table[table["cell"].isin(short["cell"][fits])].dropna(subset=["selection"])
-    values = words.listed([f"{knob}={value}" for knob, value in wanted.items()])
+    values = words.listed([f"{one.knob}={one.value}" for one in told if one.good])
     if found.empty:
         return f"No cell has all of these values together ({values})."
     best = found.loc[found["selection"].idxmax()]
     if best["cell"] == chosen:
-        return f"The chosen cell has the best value of every knob ({values})."
+        return f"The chosen cell has the better value of each knob that has one ({values})."
     row = against(part, SMALL).set_index("cell").loc[best["cell"]]
-    told = "apart from" if _apart(row["low"], row["high"]) else "not told from"
+    verdict = "apart from" if apart(row["low"], row["high"]) else "not told from"
     return (
-        f"The best cell with the best value of every knob ({values}) is "
+        f"The best cell with the better value of each knob that has one ({values}) is "
         f"{name_of(part, best['cell'])}: {words.points(best['mean'])} with "
-        f"{labels.whole(best['trainable'])} parameters, {told} the chosen one "
+        f"{labels.whole(best['trainable'])} parameters, {verdict} the chosen one "
         f"({words.change(row['difference'])} points, 95% {words.between(row['low'], row['high'])})."
     )
 
 
-def _matters(found: Importance) -> str:
+def _matters(part: Part, found: Importance) -> str:
     """Which knobs make the differences, those whose share is above zero for sure."""
     if found.refused is not None:
         return f"Which knob matters most is not ranked: {found.refused}."
+    if top := at_ceiling(part):
+        return (
+            f"Which knob matters most is not ranked: {top:,} cells score "
+            f"{words.points(CEILING, 0)} or more of 100, where a knob cannot show what it does."
+        )
     sure = certain(found)
     how = "exactly, on a full grid" if found.how == "exact" else f"by fANOVA, R² {found.fit:.2f}"
     if not sure:
@@ -205,11 +223,26 @@ def _matters(found: Importance) -> str:
         f"{_share(row['high'])})"
         for row in sure
     ]
-    rest = found.table[found.table["kind"] == "noise"]["share"].sum()
     return (
-        f"What tells LoKr's trials apart, each cell at its selected rate: {words.listed(shares)}; "
-        f"noise makes {_share(rest)}% of the variance (told {how})."
+        f"What tells LoKr's trials apart, each cell at its selected rate: {words.listed(shares)} "
+        f"of the variance; noise makes {_share(noise_share(found))}%, and "
+        f"{others(found, sum(row['share'] for row in sure))} (told {how})."
     )
+
+
+def noise_share(found: Importance) -> float:
+    """What no knob makes."""
+    return float(found.table.loc[found.table["kind"] == "noise", "share"].sum())
+
+
+def others(found: Importance, named: float) -> str:
+    """What is left beside the shares that are named and the noise: they are estimates, and may be
+    more than all.
+    """
+    rest = 1 - named - noise_share(found)
+    if round(100 * rest) < 0:
+        return f"all else {_share(rest)}%, as shares are estimates and may be below zero"
+    return f"all else, pairs of knobs too, {_share(rest)}%"
 
 
 def certain(found: Importance) -> list[dict]:
@@ -220,112 +253,57 @@ def certain(found: Importance) -> list[dict]:
 
 
 def _share(share: float) -> str:
-    return f"{100 * share:.0f}"
+    return words.points(share, 0)
 
 
-def _knobs(part: Part, found: pd.DataFrame) -> Iterator[Told]:
-    if found.empty:
-        return
-    for knob in knobs_of(part.trials).get(SMALL, []):
-        rows = found[(found["method"] == SMALL) & (found["knob"] == knob)]
-        if len(rows):
-            yield _told(part, knob, rows)
-
-
-def _told(part: Part, knob: str, rows: pd.DataFrame) -> Told:
-    """The best value of a knob against its first, or the first against the best of the others."""
-    paired = rows[rows["pairs"] > 0]
-    first = str(rows["from"].iloc[0])
-    if paired.empty:
-        values = words.listed([shown(part, knob, v) for v in [first, *rows["to"]]])
-        text = f"{knob} ({values}): it never varied alone, so what it does cannot be told."
-        return Told(knob, UNTOLD, None, text)
-    best = paired.loc[paired["difference"].idxmax()]
-    level = _level(best)
-    forth = best["difference"] > 0
-    old, new = (first, str(best["to"])) if forth else (str(best["to"]), first)
-    sentence = _unseen if level == UNSEEN else _seen
-    text = f"{knob}: {sentence(part, knob, best, old, new)}"
-    tried = [first, *map(str, rows["to"])]
-    edge = level != UNSEEN and _numeric(tried) and new in (tried[0], tried[-1])
-    return Told(knob, level, None if level == UNSEEN else shown(part, knob, new), text, edge)
-
-
-def _seen(part: Part, knob: str, row: pd.Series, old: str, new: str) -> str:
-    low, high = sorted((abs(row["low"]), abs(row["high"])))
-    return (
-        f"{shown(part, knob, new)} rather than {shown(part, knob, old)}: "
-        f"{words.change(abs(row['difference']))} points (95% {words.between(low, high)}; "
-        f"{_support(row)})."
-    )
-
-
-def _unseen(part: Part, knob: str, row: pd.Series, old: str, new: str) -> str:
-    sign = 1 if row["difference"] > 0 else -1
-    if math.isnan(row["low"]):
-        change = words.change(abs(row["difference"]))
-        return f"one pair with one seed, {change} points: no interval."
-    low, high = sorted((sign * row["low"], sign * row["high"]))
-    bound = max(abs(low), abs(high))
-    return (
-        f"no difference seen, {words.change(abs(row['difference']))} points for "
-        f"{shown(part, knob, new)} over {shown(part, knob, old)} (95% {words.between(low, high)}; "
-        f"{_support(row)}). On average over these cells, an effect above {words.size(bound)} "
-        "points is unlikely."
-    )
-
-
-def _support(row: pd.Series) -> str:
-    pairs = words.counted(int(row["pairs"]), "pair of cells", "pairs of cells")
-    if row["interval"] == "seeds":
-        return f"{pairs}, {words.counted(int(row['seeds']), 'seed')}"
-    chance = "" if math.isnan(row["p_holm"]) else f", {words.chance(row['p_holm'])} after Holm"
-    return f"{pairs}, {row['same']} {'goes' if row['same'] == 1 else 'go'} this way{chance}"
-
-
-def _level(row: pd.Series) -> str:
-    """How sure that the difference is none of zero."""
-    if not _apart(row["low"], row["high"]):
-        return UNSEEN
-    return CLEAR if row["p_holm"] < ALPHA else SUGGESTIVE
-
-
-def _apart(low: float, high: float) -> bool:
-    """Whether an interval leaves zero out; one that is missing does not."""
-    return low > 0 or high < 0
-
-
-def _numeric(values: list[str]) -> bool:
-    return all(value.replace(".", "", 1).lstrip("-").isdigit() for value in values)
-
-
-def _rivals(part: Part, chosen: str) -> Iterator[Rival]:
+def _rivals(part: Part, table: pd.DataFrame, chosen: str) -> Iterator[Rival]:
     methods = [*part.cells.dropna(subset=["selection_score"])["method"].unique()]
     for method in [*RIVALS, *sorted({*methods} - {*RIVALS, SMALL})]:
         if method in methods:
-            yield _rival(part, chosen, method)
+            yield _rival(part, table, chosen, method)
     best = best_cells(part.trials)
     if TINY in best.index and best.at[TINY, "cell"] != chosen:
-        yield _rival(part, str(best.at[TINY, "cell"]), "lora", TINY)
+        yield _rival(part, table, str(best.at[TINY, "cell"]), "lora", TINY)
 
 
-def _rival(part: Part, cell: str, method: str, name: str | None = None) -> Rival:
+def _rival(
+    part: Part, table: pd.DataFrame, cell: str, method: str, name: str | None = None
+) -> Rival:
     """The cell against the other method's chosen one."""
     row = against(part, method).set_index("cell").loc[cell]
     size = part.cells.set_index("cell")["trainable"]
-    ours, theirs = size[cell], size[row["against"]]
-    level = CLEAR if _apart(row["low"], row["high"]) else UNSEEN
+    bound = least(table, cell, row["against"])
+    level = difference_level(row["difference"], row["low"], row["high"], bound)
     bounds = (
         f"95% {words.between(row['low'], row['high'])}"
         if row["low"] == row["low"]
         else "no interval"
     )
-    verdict = {CLEAR: "ahead of" if row["difference"] > 0 else "behind"}.get(level, "not told from")
     what = "LoKr" if name is None else f"The best LoKr of at most 1/{SHARE} of LoRA's size"
+    few = f" {few_rows(part, bound)}" if level == SUGGESTIVE else ""
     text = (
-        f"{what} is {verdict} {words.method_name(method)}: "
+        f"{what} is {_verdict(level, row['difference'])} {words.method_name(method)}: "
         f"{words.change(row['difference'])} points ({bounds}, "
-        f"{words.counted(int(row['seeds']), 'seed')}), with {labels.whole(ours)} trainable "
-        f"parameters against {labels.whole(theirs)}."
+        f"{words.counted(int(row['seeds']), 'seed')}), with {labels.whole(size[cell])} trainable "
+        f"parameters against {labels.whole(size[row['against']])}.{few}"
     )
     return Rival(name or method, level, row["difference"], row["low"], row["high"], text)
+
+
+def difference_level(difference: float, low: float, high: float, bound: float) -> str:
+    """How sure a difference between two cells is.
+
+    Args:
+        difference, low, high: shares.
+        bound: the smallest difference that the dev rows show.
+    """
+    if not apart(low, high):
+        return UNSEEN
+    return CLEAR if abs(difference) > bound else SUGGESTIVE
+
+
+def _verdict(level: str, difference: float) -> str:
+    if level == UNSEEN:
+        return "not told from"
+    side = "ahead of" if difference > 0 else "behind"
+    return side if level == CLEAR else f"perhaps {side}"

@@ -7,23 +7,36 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from analysis.load import Results
 from analysis.part import Part
 from analysis.provenance import mixed
 from analysis.report import words
-from analysis.report.findings import Findings, scored
+from analysis.report.findings import CEILING, Findings, at_ceiling, scored
 from analysis.statistics.noise import pooled
 
-CEILING = 0.99
-"""A score beyond which a task cannot tell cells apart."""
+
+def limits(found: Findings, results: Results) -> list[str]:
+    """Sentences, the most important first.
+
+    Args:
+        found: what the part says.
+        results: of its study, or of all: they tell what the part lacks, and every epoch.
+    """
+    return [*_sentences(found, results)]
 
 
-def limits(found: Findings) -> list[str]:
-    """Sentences, the most important first."""
-    part = found.part
-    makers = (_noise, _mixed, _failures, _missing, _rates, _ceiling, _optimism)
-    if not scored(part):
-        makers = (_mixed, _failures, _missing)
-    return [*(text for make in makers for text in make(part)), *_edges(found)]
+def _sentences(found: Findings, results: Results) -> Iterator[str]:
+    part, score = found.part, scored(found.part)
+    if score:
+        yield from _noise(part)
+    for make in (_mixed, _failures):
+        yield from make(part)
+    yield from _missing(part, results.trials)
+    if score:
+        for make in (_rates, _ceiling):
+            yield from make(part)
+        yield from _optimism(part, results.epochs)
+    yield from _edges(found)
 
 
 def _noise(part: Part) -> Iterator[str]:
@@ -58,16 +71,40 @@ def _failures(part: Part) -> Iterator[str]:
         yield f"Of {len(part.trials):,} trials, {what}: no score comes from those."
 
 
-def _missing(part: Part) -> Iterator[str]:
-    """Runs that a cell lacks of the rates and seeds that others of its method have."""
-    lacking = 0
-    for _, group in part.trials.groupby("trial.method"):
-        rates, seeds = group["trial.learning_rate"].nunique(), group["trial.seed"].nunique()
-        lacking += rates * seeds * group["cell"].nunique() - len(group)
-    if lacking:
+def missing(part: Part, trials: pd.DataFrame) -> pd.Series:
+    """How many runs a part lacks of each method: every cell should have the seeds of the part and
+    the rates of its method in the study, and a method that ran in another part should run here.
+
+    Args:
+        trials: of the whole study, or of all.
+
+    Returns:
+        int, indexed by method, those that lack none left out.
+    """
+    study = trials[trials["study"] == part.study]
+    seeds, lacking = part.trials["trial.seed"].nunique(), {}
+    for method, every in study.groupby("trial.method"):
+        own = part.trials[part.trials["trial.method"] == method]
+        cells = own["cell"].nunique() or _most_cells(every)
+        lacking[method] = cells * every["trial.learning_rate"].nunique() * seeds - len(own)
+    counts = pd.Series(lacking, dtype=int)
+    return counts[counts > 0]
+
+
+def _most_cells(trials: pd.DataFrame) -> int:
+    """Cells of a method in the part of a study that has most of them."""
+    where = ["trial.task", "trial.base", *({"trial.train_size"} & {*trials})]
+    return int(trials.groupby(where, dropna=False)["cell"].nunique().max())
+
+
+def _missing(part: Part, trials: pd.DataFrame) -> Iterator[str]:
+    lacking = missing(part, trials)
+    if len(lacking):
+        whole = int(lacking.sum())
+        which = ", ".join(f"{words.method_name(str(m))} {n:,}" for m, n in lacking.items())
         yield (
-            f"{words.counted(lacking, 'run is', 'runs are')} missing of the rates and seeds that "
-            "other cells of the same method have: not finished, or left out."
+            f"{words.counted(whole, 'run is', 'runs are')} missing of the seeds of this part and "
+            f"the methods and rates of its study ({which}): not finished, or left out."
         )
 
 
@@ -76,7 +113,7 @@ def _rates(part: Part) -> Iterator[str]:
     cells = part.cells.set_index("cell").join(rates)
     alone = int((cells["nunique"] == 1).sum())
     if alone:
-        yield f"{words.counted(alone, 'cell')} ran at one rate: it was not tuned."
+        yield f"{words.counted(alone, 'cell')} ran at one rate: not tuned."
     two = int((cells["nunique"] == 2).sum())
     if two:
         yield f"{words.counted(two, 'cell')} ran at two rates: either choice is an edge."
@@ -97,26 +134,49 @@ def _by_method(cells: pd.DataFrame) -> str:
 
 
 def _ceiling(part: Part) -> Iterator[str]:
-    top = int((part.cells["score"] >= CEILING).sum())
-    if top > 1:
+    if top := at_ceiling(part):
         yield (
-            f"{words.counted(top, 'cell')} score {words.points(CEILING, 0)} or more of 100: the "
-            "task is too easy to tell those apart."
+            f"{top:,} cells score {words.points(CEILING, 0)} or more of 100: the task is too easy "
+            "to tell those apart. They hardly vary, so intervals and tests that take all cells to "
+            "vary alike are too wide for them and too narrow for the others."
         )
 
 
-def _optimism(part: Part) -> Iterator[str]:
-    gaps = (part.cells["full_dev_best"] - part.cells["score"]).dropna()
+def optimism(part: Part, epochs: pd.DataFrame) -> pd.Series:
+    """What the papers' protocol adds to a score, on the same rows: the best rate and epoch by the
+    whole dev set, minus the whole dev set at the rate and epoch that one half chose.
+
+    Args:
+        epochs: of :class:`analysis.load.Results`.
+
+    Returns:
+        float, indexed by cell, NaN where the epoch is not known.
+    """
+    name = f"full.{part.metric}"
+    if name not in epochs:
+        return pd.Series(dtype=float)
+    own = epochs[epochs["study"] == part.study].set_index(["id", "epoch"])[name]
+    chosen = part.selected.dropna(subset=["selected_epoch"])
+    keys = pd.MultiIndex.from_frame(chosen[["id", "selected_epoch"]])
+    honest = pd.Series(own.reindex(keys).to_numpy(), chosen["cell"]).groupby(level=0).mean()
+    return part.cells.set_index("cell")["full_dev_best"] - honest
+
+
+def _optimism(part: Part, epochs: pd.DataFrame) -> Iterator[str]:
+    gaps = optimism(part, epochs).dropna()
     if len(gaps):
         yield (
-            "The papers' protocol (best rate and epoch on the data that is reported) minus the "
-            f"score here is {words.change(gaps.mean())} points on average over cells, and "
+            "The papers' protocol (best rate and epoch by the rows that are reported) adds "
+            f"{words.change(gaps.mean())} points to a cell on average, on the same rows, and "
             f"{words.change(gaps.max())} at most."
         )
 
 
 def _edges(found: Findings) -> Iterator[str]:
-    edges = [f"{told.knob} = {told.value}" for told in found.knobs if told.edge]
+    edges = [f"{told.knob} = {told.good[0]}" for told in found.knobs if told.edge]
     if edges:
         values = "value is" if len(edges) == 1 else "values are"
-        yield f"The best {values} at the edge of what was tried ({', '.join(edges)}): go beyond."
+        yield (
+            f"The best {values} at the edge of what was tried ({', '.join(edges)}): beyond may be "
+            "better still."
+        )

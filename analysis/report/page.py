@@ -13,7 +13,7 @@ from analysis.figures.style import style
 from analysis.part import Part
 from analysis.report import assets, charts, overall, rows, table, words
 from analysis.report.collect import Collected, Seen
-from analysis.report.findings import LEVELS
+from analysis.report.knobs import LEVELS
 from analysis.report.names import name_of
 
 SHAPES = {"o": "circle", "s": "square", "^": "triangle-up", "v": "triangle-down", "D": "diamond"}

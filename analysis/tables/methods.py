@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis.part import Part
 from analysis.statistics.cells import COVERS
-from analysis.statistics.choice import pick
+from analysis.statistics.choice import pick, worth
 from analysis.tables import protocol
 from analysis.tables.identity import named
 from analysis.tables.quality import score_columns, scored
@@ -16,13 +16,19 @@ from analysis.tables.table import Column, Row, Table, points, text, whole
 def chosen(part: Part) -> pd.DataFrame:
     """Rows of :func:`analysis.tables.quality.scored`, one a method: the cell with the best
     selection score. ``cells`` counts the method's, ``least`` and ``greatest`` are the
-    trainable parameters among them. A method without a score is left out.
+    trainable parameters among them; ``anew`` is the mean of
+    :func:`analysis.statistics.choice.crossed`. A method without a score is left out.
     """
     frame = scored(part)
     methods = frame.dropna(subset=["selection"])["method"].unique()
     picked = frame[frame["cell"].isin([pick(part, str(method)) for method in methods])]
     cells = part.cells.groupby("method")["trainable"].agg(cells="size", least="min", greatest="max")
-    return picked.merge(cells, left_on="method", right_index=True).reset_index(drop=True)
+    anew = picked["method"].map(lambda method: worth(part, str(method)).mean)
+    return (
+        picked.assign(anew=anew)
+        .merge(cells, left_on="method", right_index=True)
+        .reset_index(drop=True)
+    )
 
 
 def table(part: Part) -> Table:
@@ -34,6 +40,7 @@ def table(part: Part) -> Table:
         Column("trainable", _range),
         Column("chosen", whole("trainable")),
         *score_columns(frame),
+        Column("anew", points("anew")),
         Column("full", points("full")),
     ]
     caption = protocol.joined(
@@ -41,7 +48,9 @@ def table(part: Part) -> Table:
         "from the fewest to the most of its cells, chosen: of that cell.",
         protocol.selection(part),
         protocol.papers().replace("full:", "full: that cell by"),
-        f"{COVERS}.",
+        f"{COVERS}, nor of the cell.",
+        "anew: mean score with each seed left out of the choice of cell and rate that it is scored "
+        "by.",
         protocol.design(part),
         protocol.TIES,
         _which(frame),

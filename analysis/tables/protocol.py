@@ -30,7 +30,7 @@ def papers() -> str:
     """The other protocol."""
     return (
         "full: the papers' protocol, best rate and epoch on the whole dev set that is reported: "
-        "it flatters."
+        "it flatters, and is of other rows than score."
     )
 
 

@@ -19,11 +19,14 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from analysis.__main__ import app
+from analysis.importance import Importance
 from analysis.load import load_all
 from analysis.report import assets, build, overall, pictures, rows, words
-from analysis.report.findings import CLEAR, UNSEEN, UNTOLD, Findings, findings
-from analysis.report.limits import limits
-from tests.analysis.synthetic import Design, make, write
+from analysis.report.findings import Findings, findings, others
+from analysis.report.knobs import CLEAR, RATES, ROWS, SUGGESTIVE, UNSEEN, UNTOLD
+from analysis.report.limits import limits, optimism
+from analysis.statistics.choice import worth
+from tests.analysis.synthetic import PROVENANCE, Design, make, write
 
 GRID = {
     "r": {2: 0.0, 8: 0.05},
@@ -31,14 +34,17 @@ GRID = {
     "decompose_both": {False: 0.0, True: 0.0},
     "init_weights": {True: 0.0, "lycoris": -0.02},
 }
-RATES = {1e-3: 0.0, 3e-3: 0.02, 1e-2: 0.0}
+TUNED = {1e-3: 0.0, 3e-3: 0.02, 1e-2: 0.0}
+"""The best rate is no edge of the grid."""
+MANY = {"data": {**PROVENANCE["data"], "dev": 400_000}}
+"""So many dev rows that an accuracy has no error of theirs to speak of."""
 LORA = {"method": "lora"}
 HOSTILE = "<script>window.hacked = 1</script><!-- </style>"
 
 
 def designs(task: str = "glue/rte", **more: object) -> list[Design]:
     """LoKr on a grid, LoRA three points above its best, all weights five."""
-    shared = {"rates": RATES, "noise": 0.004, **more}
+    shared = {"rates": TUNED, "noise": 0.004, "provenance": MANY, **more}
     fixed = {"epochs": {2: 0.0}}
     return [
         Design(effects=GRID, trial={"task": task}, **shared),
@@ -58,6 +64,16 @@ def parts_of(folder: Path) -> list:
     from tests.analysis.synthetic import read
 
     return read(folder)
+
+
+def said(found: Findings) -> list[str]:
+    """What the part of a study of its own cannot say."""
+    folder = found.part.folder
+    return limits(found, load_all(folder.parent, [folder.name]))
+
+
+def told_of(found: Findings) -> dict:
+    return {row.knob: row for row in found.knobs}
 
 
 def quiet() -> Console:
@@ -153,6 +169,88 @@ class TestFindings:
         assert f"accuracy {100 * best['score']:.1f} (95% " in found.pick
         assert "3 seeds) with 8,770 trainable parameters." in found.pick
 
+    def test_every_value_is_compared_with_the_best(self, tmp_path: Path) -> None:
+        falling = {**GRID, "alpha": {4.0: 0.0, 16.0: 0.0, 64.0: -0.06}}
+        rising = {**GRID, "alpha": {4.0: -0.06, 16.0: 0.0, 64.0: 0.0}}
+        shared = {"rates": TUNED, "noise": 0.001, "provenance": MANY}
+        one = found_in(tmp_path / "a", Design(effects=falling, **shared))
+        other = found_in(tmp_path / "b", Design(effects=rising, **shared))
+        first, second = told_of(one)["alpha"], told_of(other)["alpha"]
+        assert (first.level, {*first.good}, first.worse) == (CLEAR, {"4", "16"}, ("64",))
+        assert (second.level, {*second.good}, second.worse) == (CLEAR, {"16", "64"}, ("4",))
+        assert re.match(r"alpha: 64 is worse than (4|16): \+[56]\.\d\d points \(95% ", first.text)
+        assert re.search(r"(4|16) is not told from (4|16): ", first.text)
+        assert "alpha = 16 or 64 rather than 4" in overall.short([other])[0].replace(
+            "64 or 16", "16 or 64"
+        )
+
+    def test_what_rests_on_an_edge_of_the_rates_is_not_clear(self, tmp_path: Path) -> None:
+        grid = {knob: values for knob, values in GRID.items() if knob != "alpha"}
+        low = {1e-3: 0.0, 3e-3: -0.02, 1e-2: -0.04}
+        shared = {"noise": 0.001, "provenance": MANY, "effects": grid}
+        small = Design(trial={"alpha": 4.0}, rates=TUNED, **shared)
+        great = Design(trial={"alpha": 16.0}, rates=low, **shared)
+        found = found_in(tmp_path / "s", small, great)
+        told = told_of(found)
+        assert (told["alpha"].level, told["alpha"].lacks) == (SUGGESTIVE, (RATES,))
+        assert told["alpha"].text.endswith(
+            " In every pair a cell's rate is the lowest or the highest that was tried."
+        )
+        assert told["r"].level == CLEAR  # half of its pairs are tuned
+        text = " ".join(overall.short([found]))
+        assert "alpha = 4 looks better, but only if cells at an edge of the rate grid count" in text
+        assert "alpha" not in overall.short([found])[0]
+
+    def test_few_dev_rows_make_no_accuracy_clear(self, tmp_path: Path) -> None:
+        few = found_in(tmp_path / "few", *designs(provenance={}))
+        gain = found_in(tmp_path / "gain", *designs(provenance={}, primary="gain"))
+        levels = [{row.name: row.level for row in one.rivals} for one in (few, gain)]
+        assert levels[0] == {"lora": SUGGESTIVE, "full": SUGGESTIVE, "head": CLEAR}
+        assert levels[1] == {"lora": CLEAR, "full": CLEAR, "head": CLEAR}
+        texts = [row.text for row in few.rivals]
+        assert texts[0].startswith("LoKr is perhaps behind LoRA (peft): ")
+        assert "Half of 400 dev rows shows differences from 9." in texts[0]
+        assert told_of(few)["r"].level == SUGGESTIVE
+        assert told_of(few)["r"].lacks == (ROWS,)
+        assert (
+            "behind in 0, ahead in 0 and not clearly apart in 1 of 1" in overall.verdicts([few])[0]
+        )
+
+    def test_factor_of_minus_one_is_no_number(self, tmp_path: Path) -> None:
+        effects = {**GRID, "decompose_factor": {-1: 0.0, 4: 0.05}}
+        del effects["alpha"]
+        found = found_in(tmp_path / "s", Design(effects=effects, rates=TUNED, provenance=MANY))
+        told = told_of(found)
+        assert (told["decompose_factor"].level, told["decompose_factor"].value) == (CLEAR, "4")
+        assert (told["decompose_factor"].edge, told["r"].edge) == (False, True)
+
+    def test_pick_is_told_with_what_the_choice_is_worth(self, tmp_path: Path) -> None:
+        equal = {"r": {2**n: 0.0 for n in range(1, 9)}, "alpha": {4.0: 0.0, 16.0: 0.0}}
+        found = found_in(tmp_path / "s", Design(effects=equal, noise=0.02, half_noise=0.001))
+        chosen = found.table.set_index("cell").loc[found.chosen, "mean"]
+        anew = worth(found.part, "lokr").mean
+        assert chosen > anew + 0.01
+        assert "nor the choice of this cell." in found.pick
+        assert (
+            f"Chosen without the seed that is scored, it comes to {100 * anew:.1f}." in found.pick
+        )
+
+    def test_ceiling_ranks_no_knob(self, tmp_path: Path) -> None:
+        top = {"r": {2: -0.2, 8: 0.0}, "init_weights": {True: 0.0, "lycoris": 0.0}}
+        found = found_in(tmp_path / "s", Design(effects=top, base=0.998, noise=0.001))
+        assert found.matters.startswith("Which knob matters most is not ranked: ")
+        assert not any("largest difference" in text for text in overall.short([found]))
+        assert any("too easy" in text for text in said(found))
+
+    def test_shares_that_are_not_shown_are_counted(self) -> None:
+        rows = [("main", ("r",), 1.2), ("main", ("alpha",), -0.3), ("noise", (), 0.1)]
+        table = pd.DataFrame(rows, columns=["kind", "knobs", "share"])
+        found = Importance(table, "tuned")
+        assert others(found, 1.2) == (
+            "all else \u221230%, as shares are estimates and may be below zero"
+        )
+        assert others(found, 0.7) == "all else, pairs of knobs too, 20%"
+
     def test_no_lokr_says_so(self, tmp_path: Path) -> None:
         found = found_in(tmp_path / "s", *designs()[1:])
         assert found.chosen is None
@@ -163,59 +261,149 @@ class TestFindings:
         found = found_in(tmp_path / "s", Design(effects={"r": {2: 0.0, 8: 0.05}}, seeds=1))
         assert [row.level for row in found.knobs] == [UNSEEN]
         assert "no interval" in found.pick
-        assert limits(found)[0].startswith("No cell has two seeds")
+        assert said(found)[0].startswith("No cell has two seeds")
 
 
 class TestLimits:
     def test_failures_are_counted(self, tmp_path: Path) -> None:
         failed = lambda knobs, rate, seed: rate == 1e-2 and seed == 0  # noqa: E731
         found = found_in(tmp_path / "s", *designs(failed=failed))
-        assert "Of 171 trials, 19 ended diverged: no score comes from those." in limits(found)
+        assert "Of 171 trials, 19 ended diverged: no score comes from those." in said(found)
 
     def test_edges_of_rates_and_knobs(self, tmp_path: Path) -> None:
         design = Design(effects={"r": {2: 0.0, 8: 0.3}}, rates={1e-3: 0.0, 3e-3: 0.1, 1e-2: 0.2})
-        text = " ".join(limits(found_in(tmp_path / "s", design)))
+        text = " ".join(said(found_in(tmp_path / "s", design)))
         assert "2 of 2 cells with three rates or more did best at the highest rate" in text
         assert "(LoKr 2): a higher one may be better still." in text
-        assert "The best value is at the edge of what was tried (r = 8): go beyond." in text
+        assert "The best value is at the edge of what was tried (r = 8): beyond may be" in text
 
     def test_missing_runs_are_counted(self, tmp_path: Path) -> None:
-        part = make(tmp_path / "s", effects=GRID, rates=RATES)[0]
+        part = make(tmp_path / "s", effects=GRID, rates=TUNED)[0]
         for path in sorted(part.folder.glob("*.json"))[:5]:
             path.unlink()
         (part,) = parts_of(part.folder)
-        assert any(text.startswith("5 runs are missing") for text in limits(findings(part)))
+        assert any(text.startswith("5 runs are missing") for text in said(findings(part)))
+
+    def test_what_the_study_has_elsewhere_is_missing_too(self, tmp_path: Path) -> None:
+        grid = {"r": {2: 0.0, 8: 0.0}}
+        lora = {"effects": {}, "rates": TUNED, "seeds": 2}
+        lokr = {"effects": grid, "seeds": 2}
+        write(
+            tmp_path / "s",
+            *(Design(trial={"task": task}, **lokr) for task in ("glue/rte", "glue/cola")),
+            Design(trial={"task": "glue/rte", **LORA}, **lora),
+            Design(trial={"task": "glue/rte", "method": "full"}, effects={}, seeds=1),
+        )
+        results = load_all(tmp_path)
+        cola, rte = parts_of(tmp_path / "s")
+        missing = [
+            [text for text in limits(findings(part), results) if " missing " in text]
+            for part in (rte, cola)
+        ]
+        assert missing[0] == [
+            "1 run is missing of the seeds of this part and the methods and rates of its study "
+            "(full fine-tuning 1): not finished, or left out."
+        ]
+        assert "8 runs are missing" in missing[1][0]
+        assert "(full fine-tuning 2, LoRA (peft) 6)" in missing[1][0]
+
+    def test_papers_protocol_is_compared_on_the_same_rows(self, tmp_path: Path) -> None:
+        grid = {"r": dict.fromkeys((1, 2, 4, 8), 0.0), "alpha": {4.0: 0.0, 16.0: 0.0}}
+        flat = dict.fromkeys(TUNED, 0.0)
+        one, several = (
+            found_in(tmp_path / name, Design(effects=grid, half_noise=0.05, rates=rates))
+            for name, rates in (("one", {1e-3: 0.0}), ("several", flat))
+        )
+        text = "adds 0.00 points to a cell on average, on the same rows, and 0.00 at most."
+        assert any(sentence.endswith(text) for sentence in said(one))
+        gaps = optimism(several.part, load_all(tmp_path, ["several"]).epochs)
+        for cell, trials in several.part.trials.groupby("cell"):
+            means = trials.groupby("trial.learning_rate")[
+                ["full_dev_best", "selection_score"]
+            ].mean()
+            honest = means["full_dev_best"][means["selection_score"].idxmax()]
+            assert gaps[cell] == pytest.approx(means["full_dev_best"].max() - honest)
+        assert gaps.max() > 0.001
 
     def test_mixed_provenance_is_said(self, tmp_path: Path) -> None:
-        other = designs(provenance={"commit": "f" * 40, "dirty": True})[1:]
-        text = " ".join(limits(found_in(tmp_path / "s", designs()[0], *other)))
+        other = designs(provenance={**MANY, "commit": "f" * 40, "dirty": True})[1:]
+        text = " ".join(said(found_in(tmp_path / "s", designs()[0], *other)))
         assert "2 commits" in text
         assert "changed files" in text
 
     def test_easy_tasks_cannot_tell(self, tmp_path: Path) -> None:
         found = found_in(tmp_path / "s", Design(effects={"r": {2: 0.0, 8: 0.0}}, base=0.999))
-        assert any("too easy" in text for text in limits(found))
+        assert any("too easy" in text for text in said(found))
 
 
 class TestOverall:
-    def test_a_value_that_is_worse_elsewhere_depends_on_the_task(self, tmp_path: Path) -> None:
-        grid = {knob: dict(values) for knob, values in GRID.items()}
-        turned = {**grid, "init_weights": {True: -0.02, "lycoris": 0.0}}
-        one = found_in(tmp_path / "a", Design(effects=grid, noise=0.002))
-        other = found_in(tmp_path / "b", Design(effects=turned, noise=0.002))
+    def test_values_that_are_clearly_best_elsewhere_depend_on_the_task(
+        self, tmp_path: Path
+    ) -> None:
+        turned = {**GRID, "init_weights": {True: -0.02, "lycoris": 0.0}}
+        shared = {"noise": 0.002, "rates": TUNED, "provenance": MANY}
+        one = found_in(tmp_path / "a", Design(effects=GRID, **shared))
+        other = found_in(tmp_path / "b", Design(effects=turned, **shared))
         short = overall.short([one, other])
-        assert short[0].startswith("Set r = 8")
-        assert "init_weights" not in short[0]
+        assert short[0] == (
+            "Set r = 8 rather than 2: clearly better in both parts, of 2, that varied it alone, "
+            "and clearly worse in none."
+        )
         assert short[1] == "Beyond may be better still: r is at the edge of what was tried."
         assert "No one value is best in all parts: init_weights." in short
-        assert short[-1] == "What makes the largest difference: r in 2 parts."
+        assert re.fullmatch(
+            r"What makes the largest difference, where that can be ranked: "
+            r"r \((8\d to )?8\d% of the variance in 2 parts\)\.",
+            short[-1],
+        )
         knobs = dict(overall.knobs([one, other]))
         assert knobs["r"] == "8 is clearly better in 2 parts."
 
-    def test_verdict_counts_parts(self, tmp_path: Path) -> None:
-        found = found_in(tmp_path / "s", *designs())
-        (lora,) = [text for text in overall.verdicts([found]) if "LoRA" in text]
-        assert "behind in 1 part, ahead in 0 parts and not told apart in 0 parts" in lora
+    def test_one_part_is_said_to_be_one(self, tmp_path: Path) -> None:
+        lone = Design(effects={}, trial={"task": "glue/cola"}, provenance=MANY)
+        every = [found_in(tmp_path / "a", *designs()), found_in(tmp_path / "b", lone)]
+        assert overall.short(every)[0] == (
+            "Set r = 8 rather than 2 and init_weights = True rather than lycoris: clearly better "
+            "in the one part of 2 that varied each alone."
+        )
+
+    def test_a_suggestion_does_not_undo_what_is_clear(self, tmp_path: Path) -> None:
+        turned = {"r": {2: 0.0, 8: 0.0}, "init_weights": {True: -0.02, "lycoris": 0.0}}
+        shared = {"noise": 0.002, "rates": TUNED, "provenance": MANY}
+        clear = found_in(tmp_path / "a", Design(effects=GRID, **shared))
+        few = found_in(tmp_path / "b", Design(effects=turned, seeds=6, **shared))
+        assert told_of(few)["init_weights"].level == SUGGESTIVE
+        short = overall.short([clear, few])
+        assert "init_weights = True rather than lycoris" in short[0]
+        assert short[2] == (
+            "Not settled: init_weights, where other parts say otherwise (lycoris in 1, not "
+            "clearly)."
+        )
+        assert not any("No one value" in text for text in short)
+
+    def test_suggestions_that_disagree_are_not_settled(self, tmp_path: Path) -> None:
+        shared = {"noise": 0.001, "rates": TUNED, "provenance": MANY, "seeds": 6}
+        every = []
+        for name, best in (("a", True), ("b", "lycoris")):
+            inits = {init: 0.02 * (init == best) for init in (True, "lycoris")}
+            grid = {"r": {2: 0.0, 8: 0.0}, "init_weights": inits}
+            every.append(found_in(tmp_path / name, Design(effects=grid, **shared)))
+        assert overall.short(every)[1] == (
+            "Not settled: init_weights, where parts disagree (True in 1 and lycoris in 1, not "
+            "clearly)."
+        )
+
+    def test_verdict_counts_parts_and_mixes_no_metrics(self, tmp_path: Path) -> None:
+        one = found_in(tmp_path / "s", *designs())
+        other = found_in(tmp_path / "t", *designs(primary="gain"))
+        (lora,) = [text for text in overall.verdicts([one, other]) if "LoRA" in text]
+        assert lora.startswith(
+            "LoKr against LoRA (peft), each part on its own, uncorrected: behind in 2, ahead in 0 "
+            "and not clearly apart in 0 of 2 parts. Median difference: "
+        )
+        numbers = [one.rivals[0].difference, other.rivals[0].difference]
+        first, second = (words.change(number) for number in numbers)
+        assert f"{first} points of accuracy (1 part) and {second} points of gain (1 part)" in lora
 
     def test_no_packing_without_timings(self, tmp_path: Path) -> None:
         assert overall.packing(tmp_path) == []
@@ -324,7 +512,10 @@ class TestCommand:
     def test_unknown_study_is_one_line(self, root: Path) -> None:
         result = CliRunner().invoke(app, ["report", "--results", str(root), "--study", "nope"])
         assert result.exit_code == 1
-        assert result.output.strip() == f"{root / 'nope'} holds no results; run the study first"
+        assert (
+            result.output.strip()
+            == f"{root / 'nope'} holds no results; run the study first (there are made-up)"
+        )
 
     def test_folder_as_file_is_one_line(self, root: Path, tmp_path: Path) -> None:
         command = ["report", "--results", str(root), "--out", str(tmp_path)]

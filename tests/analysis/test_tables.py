@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from analysis.__main__ import app
 from analysis.part import Part
+from analysis.statistics.choice import crossed
 from analysis.tables import (
     against,
     cost,
@@ -28,7 +29,7 @@ from analysis.tables import (
 from analysis.tables.registry import TABLES
 from analysis.tables.table import Column, Lacking, Table, least, most, points, spelled, text
 from analysis.tables.write import csv, escaped, latex, markdown, write
-from tests.analysis.synthetic import Design, read
+from tests.analysis.synthetic import PROVENANCE, Design, read
 from tests.analysis.synthetic import write as write_results
 
 LORA = {"method": "lora", "r": 8}
@@ -307,11 +308,33 @@ def test_the_overview_has_a_row_a_part_and_blanks_where_a_rival_did_not_run(part
     gap = (scores["lokr r=8"] - scores["lora"]).mean()
     assert first["minus lora"] == f"{100 * gap:+.1f}"
     assert first["parameters"] == "8,770"
-    assert bold(table, "minus lora") == [True, False]
+    assert bold(table, "minus lora") == [False, False]  # a point, on half of 400 rows
     assert (last["minus lora"], last["minus full"]) == ("", "")
     assert table.notes == [
         "In 1 of 2 parts trials have several origins; the tables of each part name them."
     ]
+
+
+def test_a_difference_of_accuracy_is_bold_where_the_dev_rows_show_it_too(tmp_path):
+    marks = []
+    for rows in (400, 400_000):
+        shared = {"noise": 0.002, "provenance": {"data": {**PROVENANCE["data"], "dev": rows}}}
+        lokr = Design(effects={}, **shared)
+        lora = Design(effects={}, base=0.53, trial=LORA, **shared)
+        (part,) = read(write_results(tmp_path / str(rows), lokr, lora))
+        marks += bold(overview.table([part]), "minus lora")
+    assert marks == [False, True]
+
+
+def test_what_a_choice_is_worth_stands_beside_the_chosen_cell(tmp_path):
+    effects = {"r": {2**n: 0.0 for n in range(1, 9)}}
+    (part,) = read(write_results(tmp_path / "s", Design(effects=effects, noise=0.02)))
+    anew = crossed(part, "lokr")["value"].mean()
+    for table in (overview.table([part]), methods.table(part)):
+        (row,) = shown(table)
+        assert row["anew"] == f"{100 * anew:.1f}"
+        assert float(row["score"]) > float(row["anew"]) + 0.5
+        assert "choice of" in table.caption
 
 
 def test_an_overview_without_lokr_is_lacking(tmp_path):
