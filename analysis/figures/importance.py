@@ -49,7 +49,7 @@ def draw(part: Part) -> Figure:
             _refusal(axes, one.refused)
         else:
             _panel(axes, tables[view])
-    return framed(figure, part.title, _NOTE.format(how=_how(found)))
+    return framed(figure, part.title, _NOTE.format(how=f"{_how(found)}{_doubts(found)}"))
 
 
 def bars(table: pd.DataFrame) -> pd.DataFrame:
@@ -91,6 +91,16 @@ def _how(found: dict[str, Importance]) -> str:
         text = next(iter(said.values()))
         return f"{text[0].upper()}{text[1:]}.{failed}"
     return "; ".join(f"{_TITLES[view]}: {text}" for view, text in said.items()) + f".{failed}"
+
+
+def _doubts(found: dict[str, Importance]) -> str:
+    """What speaks against the shares of each view."""
+    return "".join(
+        f" {_TITLES[view].capitalize()}: {doubt}."
+        for view, one in found.items()
+        for doubt in one.doubts
+        if not one.refused
+    )
 
 
 def _panel(axes: Axes, table: pd.DataFrame) -> None:

@@ -21,6 +21,7 @@ from analysis import forest, variance
 from analysis.__main__ import app
 from analysis.collapsed import DamagedError, completed
 from analysis.doubts import doubts
+from analysis.figures.importance import draw
 from analysis.importance import Importance, importance
 from analysis.part import Part
 from analysis.shares import grouped, percents
@@ -241,6 +242,8 @@ def test_a_part_at_the_ceiling_says_so_and_a_part_below_it_does_not(tmp_path):
         assert ("doubt   2 of 8 cells are at the end" in shown) == (name == "easy")
         table = pd.read_csv(part.folder / "figures" / "importance-lokr-score.csv")
         assert table["doubts"].notna().any() == (name == "easy")
+        note = " ".join(" ".join(text.get_text() for text in draw(part).texts).split())
+        assert ("selected rate: 2 of 8 cells are at the end" in note) == (name == "easy")
 
 
 # As they are printed
