@@ -22,8 +22,9 @@ out a lane's rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ from torch import Tensor
 
 from lokr import kernels
 from lokr.kernels import tiles
+from lokr.kernels.eager import eager, is_traced
 from lokr.kernels.linear import _on
 from lokr.kernels.tiles import Tile
 from lokr.product import ConvSettings, Factors
@@ -270,12 +272,12 @@ def slide(
         order.
     """
     given = (None, []) if frozen is None else (frozen.weight, frozen.numbers)
-    h, y = _forward(x, weight, *slides, *given)
+    call = _forward if is_traced() else _direct
+    h, y = call(x, weight, *slides, *given)
     return h, y
 
 
-@torch.library.custom_op("lokr::slide", mutates_args=())
-def _forward(
+def _compute(
     x: Tensor,
     weight: Tensor,
     stride: Ints,
@@ -292,6 +294,9 @@ def _forward(
     image = x.permute(0, 3, 1, 2)
     y = F.conv2d(image, frozen, None, numbers[:2], numbers[2:4], numbers[4:])
     return h, y.permute(0, 2, 3, 1).contiguous()
+
+
+_forward = torch.library.custom_op("lokr::slide", _compute, mutates_args=())
 
 
 @_forward.register_fake
@@ -311,8 +316,7 @@ def _(
     return h, x.new_empty(x.shape[0], *size, frozen.shape[0])
 
 
-@torch.library.custom_op("lokr::slide_backward", mutates_args=())
-def _backward(
+def _compute_backward(
     g: Tensor,
     gy: Tensor,
     x: Tensor,
@@ -333,6 +337,9 @@ def _backward(
     add = frozen is not None
     _gather_product(t, g, weight.permute(0, 3, 4, 1, 2), gx, adjoint=True, add=add)
     return gx, _weight_gradient(t, x, g)
+
+
+_backward = torch.library.custom_op("lokr::slide_backward", _compute_backward, mutates_args=())
 
 
 @_backward.register_fake
@@ -423,14 +430,17 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.save_for_backward(x, weight, frozen)
 
 
-def _differentiate(ctx: Any, g: Tensor, gy: Tensor) -> tuple[Tensor | None, ...]:
+def _differentiate(
+    backward: Callable[..., Any], ctx: Any, g: Tensor, gy: Tensor
+) -> tuple[Tensor | None, ...]:
     x, weight, frozen = ctx.saved_tensors
     needs_x = ctx.needs_input_grad[0]
-    gx, g_weight = _backward(g, gy, x, weight, *ctx.slides, frozen, ctx.numbers, needs_x)
+    gx, g_weight = backward(g, gy, x, weight, *ctx.slides, frozen, ctx.numbers, needs_x)
     return gx if needs_x else None, g_weight.to(weight.dtype), None, None, None, None, None
 
 
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+_forward.register_autograd(partial(_differentiate, _backward), setup_context=_setup_context)
+_direct = eager(_compute, _setup_context, partial(_differentiate, _compute_backward))
 
 
 def _taps(x: Tensor, weight: Tensor, stride: Ints, padding: Ints, dilation: Ints) -> Taps:

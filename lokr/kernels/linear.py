@@ -18,14 +18,16 @@ a lane's tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lokr.kernels import plain, tiles
+from lokr.kernels.eager import eager, is_traced
 from lokr.kernels.tiles import Dims
 from lokr.product import Factors
 
@@ -57,15 +59,15 @@ def adapted_linear(
         (L·n, a·b) in the dtype of x. Gradients of x, of the factors and of ``onto``, each in its
         dtype; none of the frozen tensors, and none of second order.
     """
-    y: Tensor = _forward(x, weight, bias, w1, w2, w2_a, w2_b, fused, onto)[0]
+    call = _forward if is_traced() else _direct
+    y: Tensor = call(x, weight, bias, w1, w2, w2_a, w2_b, fused, onto)[0]
     return y
 
 
 # -- forward ----------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("lokr::adapted_linear", mutates_args=())
-def _forward(
+def _compute(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -92,6 +94,9 @@ def _forward(
     if weight is not None:
         y.addmm_(x, weight.t())
     return y, u, h
+
+
+_forward = torch.library.custom_op("lokr::adapted_linear", _compute, mutates_args=())
 
 
 @_forward.register_fake
@@ -151,8 +156,7 @@ def _times_w2(s: Dims, x: Tensor, w2: Tensor) -> Tensor:
 # -- backward ---------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("lokr::adapted_linear_backward", mutates_args=())
-def _backward(
+def _compute_backward(
     gy: Tensor,
     x: Tensor,
     u: Tensor,
@@ -183,6 +187,11 @@ def _backward(
     if needs_x and weight is not None:
         gx.addmm_(gy, weight)
     return gx, flat
+
+
+_backward = torch.library.custom_op(
+    "lokr::adapted_linear_backward", _compute_backward, mutates_args=()
+)
 
 
 @_backward.register_fake
@@ -307,12 +316,14 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, gy: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+def _differentiate(
+    backward: Callable[..., Any], ctx: Any, gy: Tensor | None, *_: Any
+) -> tuple[Tensor | None, ...]:
     if gy is None:
         return (None,) * 9
     x, u, h, weight, w1, w2, w2_a, w2_b = ctx.saved_tensors
     needs_x = ctx.needs_input_grad[0]
-    gx, flat = _backward(gy, x, u, h, weight, w1, w2, w2_a, w2_b, needs_x, ctx.fused)
+    gx, flat = backward(gy, x, u, h, weight, w1, w2, w2_a, w2_b, needs_x, ctx.fused)
     factors = [t for t in (w1, w2, w2_a, w2_b) if t is not None]
     parts = iter(flat.split([t[0].numel() for t in factors], 1))
     given = [None if t is None else next(parts).reshape(t.shape) for t in (w1, w2, w2_a, w2_b)]
@@ -320,7 +331,8 @@ def _differentiate(ctx: Any, gy: Tensor | None, *_: Any) -> tuple[Tensor | None,
     return (gx if needs_x else None, None, None, *given, None, g_onto)
 
 
-_forward.register_autograd(_differentiate, setup_context=_setup_context)
+_forward.register_autograd(partial(_differentiate, _backward), setup_context=_setup_context)
+_direct = eager(_compute, _setup_context, partial(_differentiate, _compute_backward))
 
 
 # -- sizes ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 pytest.importorskip("triton", reason="Triton is not installed: the PyTorch path serves alone")
 
@@ -288,3 +289,44 @@ def test_a_replica_whose_tensors_are_no_parameters():
         grads = [p.grad.clone() for p in model.parameters() if p.requires_grad]
         found.append([out.detach(), *grads])
     assert_close(found[1], found[0], rtol=0, atol=0)
+
+
+class Seen(TorchDispatchMode):
+    """The names of all operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("path", ["torch", "triton"])
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_a_plain_call_and_the_operator_give_the_same_bits(kind, path, autocast):
+    torch.manual_seed(0)
+    base = Mlp() if kind == "linear" else Net(nn.Conv2d(8, 12, 3, padding=1))
+    targets = {"linear": ["up", "down"], "conv": ["layer"]}[kind]
+    model = adapt(base, r=2, target_modules=targets).to(DEVICE)
+    randomize(model)
+    shape = (6, 12) if kind == "linear" else (2, 8, 5, 5)
+    x = torch.randn(shape, device=DEVICE, requires_grad=True)
+    trained = [p for p in model.parameters() if p.requires_grad]
+
+    def outcome() -> list[Tensor]:
+        with kernels.force(path):
+            with torch.autocast(DEVICE, torch.bfloat16, enabled=autocast):
+                y = model(x)
+            return [y.detach(), *torch.autograd.grad(y.float().square().sum(), [x, *trained])]
+
+    plain = outcome()
+    with Seen() as seen:  # who looks on sees each layer as an operator
+        looked_at = outcome()
+    joined = kind == "linear" or path == "triton"
+    assert any("lokr.adapted_linear." in name for name in seen.names) == joined
+    for one, other in zip(plain, looked_at, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)

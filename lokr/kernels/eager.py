@@ -1,0 +1,62 @@
+"""A custom operator without its dispatcher, for calls that nothing traces.
+
+``torch.library.custom_op`` makes an operator one node of a compiled graph, and costs tens of
+microseconds of Python a call: more than a small layer. Where nothing traces, the same two functions
+are called directly, as one ``torch.autograd.Function``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+Outputs = Callable[..., tuple[Tensor, ...]]
+Gradients = Callable[..., tuple[Tensor | None, ...]]
+
+
+def eager(forward: Outputs, setup: Callable[..., None], backward: Gradients) -> Outputs:
+    """The operator as a function, with gradients of first order.
+
+    Args:
+        forward: what the operator computes; tensors that no gradient reaches come last.
+        setup: its ``setup_context``, given (context, inputs, outputs).
+        backward: (context, one gradient an output) -> one gradient an input or None.
+
+    Returns:
+        A function of forward's arguments that gives forward's outputs.
+    """
+
+    class Direct(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+            with _as_given():
+                outputs = forward(*inputs)
+            setup(ctx, inputs, outputs)
+            return outputs
+
+        @staticmethod
+        @once_differentiable
+        def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+            with _as_given():
+                return backward(ctx, *gradients)
+
+    return Direct.apply
+
+
+def is_traced() -> bool:
+    """Whether someone looks at the operators of a call: a compiler, or a dispatch mode (fake
+    tensors, selective checkpointing, counters).
+    """
+    return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+
+
+def _as_given() -> AbstractContextManager[Any]:
+    """An operator's insides are multiplied in the dtypes that they have, under autocast too."""
+    kinds = [kind for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)]
+    return torch.autocast(kinds[0], enabled=False) if kinds else nullcontext()
