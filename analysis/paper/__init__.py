@@ -15,7 +15,7 @@ from analysis.load import Results, load_all
 from analysis.paper import compiling, numbers
 from analysis.part import Part, parts
 from analysis.tables import overview, speed
-from analysis.tables.table import Lacking
+from analysis.tables.table import Lacking, Table
 from analysis.tables.write import write
 
 TEMPLATE = Path(__file__).with_name("main.tex")
@@ -63,8 +63,10 @@ def build(root: Path, out: Path) -> Paper:
     results = load_all(root)
     found = [*_parts(results, root)]
     try:
-        notes = [*_collect(root, found, out)]
-        return _compiled(out, numbers.macros(root, found, results), notes, results.unread)
+        table = overview.table(found)
+        notes = [*_collect(root, found, table, out)]
+        macros = numbers.macros(root, found, results, table.frame)
+        return _compiled(out, macros, notes, results.unread)
     except OSError as error:
         raise PaperError(f"cannot write to {out}: {error.strerror or error}") from error
     except Lacking as error:
@@ -78,11 +80,11 @@ def _parts(results: Results, root: Path) -> Iterator[Part]:
         yield from parts(trials, root / str(study))
 
 
-def _collect(root: Path, found: Sequence[Part], out: Path) -> Iterator[str]:
+def _collect(root: Path, found: Sequence[Part], table: Table, out: Path) -> Iterator[str]:
     """Write figures and tables; says what there is none of."""
     out.mkdir(parents=True, exist_ok=True)
     copyfile(TEMPLATE, out / "main.tex")
-    write(overview.table(found), out / "tables" / "overview")
+    write(table, out / "tables" / "overview")
     try:
         write(speed.table(root), out / "tables" / "speed")
     except Lacking as error:

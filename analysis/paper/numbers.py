@@ -25,17 +25,16 @@ from analysis.report.findings import (
     SMALL,
     Findings,
     at_ceiling,
+    doubted,
     findings,
     name_of,
-    noise_share,
-    others,
+    shares,
 )
 from analysis.report.limits import limits, missing
 from analysis.statistics.bootstrap import LEVEL
 from analysis.statistics.noise import POWER
 from analysis.tables.cost import measured
 from analysis.tables.overview import RIVALS as MAIN
-from analysis.tables.overview import rows
 from analysis.tables.table import Lacking
 from analysis.tables.table import spelled as three
 from analysis.tables.write import escaped
@@ -54,22 +53,25 @@ def headline(found: Sequence[Part]) -> Part:
     return max(found, key=lambda part: (_lokr_cells(part), len(part.trials), part.title))
 
 
-def macros(root: Path, found: Sequence[Part], results: Results) -> dict[str, str]:
+def macros(
+    root: Path, found: Sequence[Part], results: Results, lines: pd.DataFrame
+) -> dict[str, str]:
     """Name -> LaTeX, escaped.
 
     Args:
         root: the folder of all results.
         found: the parts of all studies; one at least has a LoKr cell with a score.
         results: that they are parts of.
+        lines: :func:`analysis.tables.overview.rows` of the parts.
     """
     told = [findings(part) for part in found if _lokr_cells(part)]
     head = headline(found)
     (first,) = [one for one in told if one.part is head]
-    plain = {**_scope(found, results), **_headline(first), **_by_part(found)}
+    plain = {**_scope(found, results), **_headline(first), **_by_part(lines)}
     plain["Packing"] = _packing(root)
     return {
         **{name: escaped(value) for name, value in plain.items()},
-        "Knobs": _items(f"{one.text}" for one in first.knobs),
+        "Knobs": _items(f"{one.text} {one.level.capitalize()}." for one in first.knobs),
         "Rivals": _items(rival.text for rival in first.rivals),
         "Limits": _items(limits(first, results)),
         "Verdicts": " ".join(escaped(_verdict(told, name)) for name in MAIN),
@@ -151,10 +153,10 @@ def _headline(first: Findings) -> dict[str, str]:
     }
 
 
-def _by_part(found: Sequence[Part]) -> dict[str, str]:
+def _by_part(lines: pd.DataFrame) -> dict[str, str]:
     r"""``\<Study><Part>Lokr``, ``Anew``, ``AgainstLora`` and ``AgainstFull`` of every part."""
     macros = {}
-    for row in rows(found).to_dict("records"):
+    for row in lines.to_dict("records"):
         stem = _letters(f"{row['study']} {row['part']}")
         score = f"{words.points(row['mean'])} ({words.points(row['low'])} to "
         macros[f"{stem}Lokr"] = f"{score}{words.points(row['high'])})"
@@ -176,21 +178,13 @@ def _importance(part: Part, found: Importance) -> str:
         return f"Which knobs matter most is not ranked: {found.refused}."
     if at_ceiling(part):
         return "Which knobs matter most is not ranked: scores are at the ceiling."
-    mains = found.table[found.table["kind"] == "main"].head(TOP).to_dict("records")
-    shares = [
-        f"{'+'.join(labels.HEADINGS.get(k, k) for k in row['knobs'])} "
-        f"{words.points(row['share'], 0)}% ({words.points(row['low'], 0)} to "
-        f"{words.points(row['high'], 0)})"
-        for row in mains
-    ]
     how = {
         "exact": "an exact decomposition of the grid",
         "fanova": f"a forest with cross-validated R² {found.fit or 0:.2f}",
     }[str(found.how)]
-    rest = others(found, sum(row["share"] for row in mains))
     return (
-        f"Of the variance of a tuned trial's score, {words.listed(shares)} by {how}; what seeds "
-        f"leave unexplained is {words.points(noise_share(found), 0)}%, {rest}."
+        f"Of the variance of a tuned trial's score, {shares(found, TOP, labels.HEADINGS)}, "
+        f"by {how}.{doubted(found)}"
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pandas as pd
@@ -24,6 +25,7 @@ from analysis.report.knobs import (
     knobs,
 )
 from analysis.report.names import name_of
+from analysis.shares import grouped
 from analysis.statistics.cells import COLUMNS, summarize
 from analysis.statistics.choice import pick, worth
 from analysis.statistics.devrows import least
@@ -87,7 +89,7 @@ def findings(part: Part) -> Findings:
     table, effects = summarize(part), knob_effects(part.trials, "score")
     if table.loc[table["method"] == SMALL, "selection"].isna().all():
         return _nothing(part, table, effects)
-    chosen, shares = pick(part, SMALL), importance(part)
+    chosen, ranked = pick(part, SMALL), importance(part)
     told = [*knobs(part, effects, _least_of_any(table))]
     return Findings(
         part=part,
@@ -95,8 +97,8 @@ def findings(part: Part) -> Findings:
         chosen=chosen,
         pick=_picked(part, table, chosen),
         effects=effects,
-        importance=shares,
-        matters=_matters(part, shares) if told else "",
+        importance=ranked,
+        matters=_matters(part, ranked) if told else "",
         together=_together(part, table, chosen, told),
         knobs=told,
         rivals=[*_rivals(part, table, chosen)],
@@ -214,35 +216,40 @@ def _matters(part: Part, found: Importance) -> str:
             f"Which knob matters most is not ranked: {top:,} cells score "
             f"{words.points(CEILING, 0)} or more of 100, where a knob cannot show what it does."
         )
-    sure = certain(found)
     how = "exactly, on a full grid" if found.how == "exact" else f"by fANOVA, R² {found.fit:.2f}"
-    if not sure:
+    if not certain(found):
         return f"No knob's share of the variance is above zero for sure (told {how})."
-    shares = [
-        f"{'+'.join(row['knobs'])} {_share(row['share'])}% (95% {_share(row['low'])} to "
-        f"{_share(row['high'])})"
-        for row in sure
-    ]
     return (
-        f"What tells LoKr's trials apart, each cell at its selected rate: {words.listed(shares)} "
-        f"of the variance; noise makes {_share(noise_share(found))}%, and "
-        f"{others(found, sum(row['share'] for row in sure))} (told {how})."
+        f"What tells LoKr's trials apart, each cell at its selected rate: {shares(found)} of the "
+        f"variance (told {how}).{doubted(found)}"
     )
 
 
-def noise_share(found: Importance) -> float:
-    """What no knob makes."""
-    return float(found.table.loc[found.table["kind"] == "noise", "share"].sum())
+def shares(
+    found: Importance, top: int | None = None, short: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """All of the variance, by what makes it.
 
-
-def others(found: Importance, named: float) -> str:
-    """What is left beside the shares that are named and the noise: they are estimates, and may be
-    more than all.
+    Args:
+        found: that was not refused.
+        top: so many knobs; None: those that are sure, see :func:`analysis.shares.grouped`.
+        short: a knob -> its short name.
     """
-    rest = 1 - named - noise_share(found)
-    if round(100 * rest) < 0:
-        return f"all else {_share(rest)}%, as shares are estimates and may be below zero"
-    return f"all else, pairs of knobs too, {_share(rest)}%"
+    return words.listed([_share(row, short) for row in grouped(found, top).to_dict("records")])
+
+
+def _share(row: dict, short: Mapping[str, str]) -> str:
+    percent = f"{words.points(row['percent'] / 100, 0)}%"
+    if row["kind"] != "main":
+        return f"{row['label']} {percent}"
+    knobs = "+".join(short.get(knob, knob) for knob in row["knobs"])
+    low, high = words.points(row["low"], 0), words.points(row["high"], 0)
+    return f"{knobs} {percent} (95% {low} to {high})"
+
+
+def doubted(found: Importance) -> str:
+    """Why the shares may mislead, a sentence after a space; nothing where there is no doubt."""
+    return f" These shares may mislead: {'; '.join(found.doubts)}." if found.doubts else ""
 
 
 def certain(found: Importance) -> list[dict]:
@@ -250,10 +257,6 @@ def certain(found: Importance) -> list[dict]:
     table = found.table
     sure = table[(table["kind"] == "main") & (table["low"] > 0)]
     return [row for row in sure.to_dict("records") if row["knobs"] != ("seed",)]
-
-
-def _share(share: float) -> str:
-    return words.points(share, 0)
 
 
 def _rivals(part: Part, table: pd.DataFrame, chosen: str) -> Iterator[Rival]:

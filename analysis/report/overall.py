@@ -119,9 +119,13 @@ def _disagreeing(knob: str, clear: Sequence[Told], open_: Sequence[Told]) -> Ite
     against = [row for row in open_ if not _common([*clear, row])] if clear else [*open_]
     if against:
         values = dict.fromkeys(str(row.value) for row in against)
-        counts = [f"{v} in {sum(row.value == v for row in against):,}" for v in values]
+        counts = [f"{v} {_in(sum(row.value == v for row in against))}" for v in values]
         beside = "other parts say otherwise" if clear else "parts disagree"
         yield f"{knob}, where {beside} ({words.listed(counts)}, not clearly)"
+
+
+def _in(parts: int) -> str:
+    return f"in {words.counted(parts, 'part')}"
 
 
 def _why(rows: Sequence[Told]) -> str:
@@ -130,22 +134,29 @@ def _why(rows: Sequence[Told]) -> str:
 
 
 def _matter(found: Sequence[Findings]) -> Iterator[str]:
-    """The knob with the largest share of the variance in each part, where it is sure."""
-    first: dict[str, list[float]] = {}
+    """The knob with the largest share of the variance in each part, where that is beyond doubt."""
+    first: dict[str, list[dict]] = {}
     for one in found:
-        if one.importance is not None and not at_ceiling(one.part):
+        ranked = one.importance is not None and not at_ceiling(one.part)
+        if ranked and not one.importance.doubts:
             for row in certain(one.importance)[:1]:
-                first.setdefault("+".join(row["knobs"]), []).append(row["share"])
+                first.setdefault("+".join(row["knobs"]), []).append(row)
     if first:
-        names = sorted(first, key=lambda name: (-len(first[name]), -max(first[name]), name))
-        most = words.listed([f"{name} ({_shares(first[name])})" for name in names])
-        yield f"What makes the largest difference, where that can be ranked: {most}."
+        most = {name: max(row["share"] for row in rows) for name, rows in first.items()}
+        names = sorted(first, key=lambda name: (-len(first[name]), -most[name], name))
+        told = words.listed([f"{name} ({_shares(first[name])})" for name in names])
+        yield f"What makes the largest difference, where that can be ranked: {told}."
 
 
-def _shares(shares: Sequence[float]) -> str:
+def _shares(rows: Sequence[dict]) -> str:
+    """The share in one part with its interval, or from the least to the greatest of several."""
+    part = words.counted(len(rows), "part")
+    if len(rows) == 1:
+        share, low, high = (words.points(rows[0][name], 0) for name in ("share", "low", "high"))
+        return f"{share}% of the variance, 95% {low} to {high}, in {part}"
+    shares = [row["share"] for row in rows]
     low, high = words.points(min(shares), 0), words.points(max(shares), 0)
-    share = low if low == high else f"{low} to {high}"
-    return f"{share}% of the variance in {words.counted(len(shares), 'part')}"
+    return f"{low if low == high else f'{low} to {high}'}% of the variance in {part}"
 
 
 def verdicts(found: Sequence[Findings]) -> list[str]:

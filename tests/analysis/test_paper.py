@@ -49,7 +49,7 @@ def found(root: Path) -> list[Part]:
 
 @pytest.fixture(scope="module")
 def macros(root: Path, found: list[Part]) -> dict[str, str]:
-    return numbers.macros(root, found, load_all(root))
+    return numbers.macros(root, found, load_all(root), rows(found))
 
 
 @pytest.fixture
@@ -94,7 +94,13 @@ def test_what_is_missing_is_counted_by_the_study(root, tmp_path):
         path.unlink()
     parts = [part for name in ("great", "small") for part in read(tmp_path / "results" / name)]
     results = load_all(tmp_path / "results")
-    assert numbers.macros(tmp_path / "results", parts, results)["Missing"] == "2"
+    assert numbers.macros(tmp_path / "results", parts, results, rows(parts))["Missing"] == "2"
+
+
+def test_knobs_say_how_sure_they_are(macros):
+    items = macros["Knobs"].splitlines()
+    assert len(items) == 2
+    assert all(item.endswith((" Clear.", " Suggestive.", " Not seen.")) for item in items)
 
 
 def test_the_pick_says_what_its_interval_leaves_out(macros):

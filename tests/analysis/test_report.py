@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,14 +20,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from analysis.__main__ import app
-from analysis.importance import Importance
 from analysis.load import load_all
 from analysis.report import assets, build, overall, pictures, rows, words
-from analysis.report.findings import Findings, findings, others
+from analysis.report.findings import Findings, doubted, findings
 from analysis.report.knobs import CLEAR, RATES, ROWS, SUGGESTIVE, UNSEEN, UNTOLD
 from analysis.report.limits import limits, optimism
 from analysis.statistics.choice import worth
-from tests.analysis.synthetic import PROVENANCE, Design, make, write
+from tests.analysis.synthetic import PROVENANCE, Design, Effects, make, write
 
 GRID = {
     "r": {2: 0.0, 8: 0.05},
@@ -42,12 +42,12 @@ LORA = {"method": "lora"}
 HOSTILE = "<script>window.hacked = 1</script><!-- </style>"
 
 
-def designs(task: str = "glue/rte", **more: object) -> list[Design]:
+def designs(task: str = "glue/rte", effects: Effects = GRID, **more: object) -> list[Design]:
     """LoKr on a grid, LoRA three points above its best, all weights five."""
     shared = {"rates": TUNED, "noise": 0.004, "provenance": MANY, **more}
     fixed = {"epochs": {2: 0.0}}
     return [
-        Design(effects=GRID, trial={"task": task}, **shared),
+        Design(effects=effects, trial={"task": task}, **shared),
         Design(effects=fixed, base=0.58, trial={"task": task, **LORA}, **shared),
         Design(effects=fixed, base=0.60, trial={"task": task, "method": "full"}, **shared),
         Design(effects=fixed, base=0.40, trial={"task": task, "method": "head"}, **shared),
@@ -99,7 +99,8 @@ def column(values: object) -> list:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("results")
-    write(root / "made-up", *designs(), *designs("glue/mrpc"))
+    few = {knob: GRID[knob] for knob in ("r", "init_weights")}
+    write(root / "made-up", *designs(effects=few), *designs("glue/mrpc", effects=few))
     return root
 
 
@@ -242,14 +243,19 @@ class TestFindings:
         assert not any("largest difference" in text for text in overall.short([found]))
         assert any("too easy" in text for text in said(found))
 
-    def test_shares_that_are_not_shown_are_counted(self) -> None:
-        rows = [("main", ("r",), 1.2), ("main", ("alpha",), -0.3), ("noise", (), 0.1)]
-        table = pd.DataFrame(rows, columns=["kind", "knobs", "share"])
-        found = Importance(table, "tuned")
-        assert others(found, 1.2) == (
-            "all else \u221230%, as shares are estimates and may be below zero"
+    def test_shares_add_up_and_doubts_stand_beside(self, tmp_path: Path) -> None:
+        effects = {**GRID, "alpha": {4.0: 0.0, 16.0: 0.005}}
+        found = found_in(tmp_path / "s", Design(effects=effects, seeds=4))
+        percents = re.findall(r" (\u2212?\d+)%[ ,]", found.matters.replace("(95%", ""))
+        assert sum(int(text.replace("\u2212", "-")) for text in percents) == 100
+        assert " noise " in found.matters
+        doubtful = found._replace(importance=replace(found.importance, doubts=("it is odd",)))
+        assert doubted(doubtful.importance) == " These shares may mislead: it is odd."
+        largest = (
+            r"What makes the largest difference, .*: r \(8\d% of the variance, 95% \d\d to \d\d, "
         )
-        assert others(found, 0.7) == "all else, pairs of knobs too, 20%"
+        assert re.match(largest, overall.short([found])[-1])
+        assert "largest difference" not in " ".join(overall.short([doubtful]))
 
     def test_no_lokr_says_so(self, tmp_path: Path) -> None:
         found = found_in(tmp_path / "s", *designs()[1:])
@@ -376,8 +382,8 @@ class TestOverall:
         short = overall.short([clear, few])
         assert "init_weights = True rather than lycoris" in short[0]
         assert short[2] == (
-            "Not settled: init_weights, where other parts say otherwise (lycoris in 1, not "
-            "clearly)."
+            "Not settled: init_weights, where other parts say otherwise (lycoris in 1 part, "
+            "not clearly)."
         )
         assert not any("No one value" in text for text in short)
 
@@ -389,8 +395,8 @@ class TestOverall:
             grid = {"r": {2: 0.0, 8: 0.0}, "init_weights": inits}
             every.append(found_in(tmp_path / name, Design(effects=grid, **shared)))
         assert overall.short(every)[1] == (
-            "Not settled: init_weights, where parts disagree (True in 1 and lycoris in 1, not "
-            "clearly)."
+            "Not settled: init_weights, where parts disagree (True in 1 part and lycoris in 1 "
+            "part, not clearly)."
         )
 
     def test_verdict_counts_parts_and_mixes_no_metrics(self, tmp_path: Path) -> None:
@@ -459,15 +465,16 @@ class TestPage:
         allowed = [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]
         assert policy.split("script-src ")[1].split(";")[0].split() == allowed
 
-    @pytest.mark.parametrize("seed", ["1", "2"])
-    def test_same_bytes_in_another_process(
-        self, root: Path, html: str, tmp_path: Path, seed: str
-    ) -> None:
-        out = tmp_path / "again.html"
-        command = [sys.executable, "-m", "analysis", "report", "--results", root, "--out", out]
-        environment = {**os.environ, "PYTHONHASHSEED": seed}
-        subprocess.run(command, check=True, env=environment, capture_output=True)
-        assert out.read_text(encoding="utf-8") == html
+    def test_same_bytes_in_other_processes(self, root: Path, html: str, tmp_path: Path) -> None:
+        started = {}
+        for seed in ("1", "2"):
+            out = tmp_path / f"{seed}.html"
+            command = [sys.executable, "-m", "analysis", "report", "--results", root, "--out", out]
+            environment = {**os.environ, "PYTHONHASHSEED": seed}
+            started[out] = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+        assert [process.wait() for process in started.values()] == [0, 0]
+        for out in started:
+            assert out.read_text(encoding="utf-8") == html
 
     def test_names_no_place_of_this_machine(self, html: str, root: Path) -> None:
         assert str(root) not in html
