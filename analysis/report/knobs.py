@@ -239,7 +239,7 @@ def _doubts(part: Part, one: Contrast, least: float) -> str:
     """Why it is not clear, where the support does not say so."""
     row, texts = one.row, []
     if RATES in one.lacks and not row["inner_pairs"]:
-        texts.append("In every pair a cell's rate is the lowest or the highest that was tried.")
+        texts.append("In every pair a cell is at an edge of its rates.")
     elif RATES in one.lacks:
         bounds = (
             "no interval"
@@ -247,7 +247,7 @@ def _doubts(part: Part, one: Contrast, least: float) -> str:
             else f"95% {words.between(row['inner_low'], row['inner_high'])}"
         )
         texts.append(
-            "Without cells whose rate is the lowest or the highest that was tried: "
+            "Without cells at an edge of their rates: "
             f"{words.change(row['inner_difference'])} ({bounds}; "
             f"{words.counted(int(row['inner_pairs']), 'pair')})."
         )

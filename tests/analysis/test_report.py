@@ -194,9 +194,7 @@ class TestFindings:
         found = found_in(tmp_path / "s", small, great)
         told = told_of(found)
         assert (told["alpha"].level, told["alpha"].lacks) == (SUGGESTIVE, (RATES,))
-        assert told["alpha"].text.endswith(
-            " In every pair a cell's rate is the lowest or the highest that was tried."
-        )
+        assert told["alpha"].text.endswith(" In every pair a cell is at an edge of its rates.")
         assert told["r"].level == CLEAR  # half of its pairs are tuned
         text = " ".join(overall.short([found]))
         assert "alpha = 4 looks better, but only if cells at an edge of the rate grid count" in text
