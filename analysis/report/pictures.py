@@ -44,7 +44,8 @@ class Album(NamedTuple):
 
     Args:
         images: name -> data URI, each picture once.
-        references: for each part, the rows that samples are read against: label and image.
+        references: for each part, the rows that samples are read against: label, image and kind
+            (a name of ``REFERENCES``).
         best: for each part, the sheet of every method's chosen cell: cell, id, score and image.
         sheets: of all cells that fit: cell, id, score and image.
         left_out: how many did not fit.
@@ -118,7 +119,7 @@ def _references(part: Part, images: dict[str, str]) -> Iterator[dict[str, str]]:
     for kind, label in REFERENCES.items():
         file = part.pictures / f"{style}-{kind}.webp"
         if file.is_file():
-            yield {"label": label, "image": _kept(file, part, images)}
+            yield {"label": label, "image": _kept(file, part, images), "kind": kind}
 
 
 def _shown(sheet: Sheet, images: dict[str, str]) -> dict[str, Any]:
