@@ -4,6 +4,7 @@ const PALETTE = ["--c1", "--c2", "--c3", "--c4", "--c5", "--c6", "--c7"].map((c)
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down"];
 const OTHERS = ["cross", "triangle-right", "wedge", "triangle-left", "arrow", "stroke"];
 const MOST_ROWS = 200; // of the table beside a chart
+const TALL = 400; // pixels from which a chart is more than half a page of paper
 const views = {};
 let turn = 0; // charts of an older filter that come late are dropped
 
@@ -46,6 +47,7 @@ const SOURCES = {
       }),
   effects: () => differences(rows.effects).filter((row) => knobPasses(row.knob)),
   shares: () => differences(rows.shares).filter((row) => knobPasses(row.knob)),
+  sizes: () => dodged(rows.cells.filter(inSeries)),
   against: () =>
     differences(rows.against).filter((row) => state.part !== ALL || row.method === report.ours),
 };
@@ -56,15 +58,69 @@ function differences(found) {
   );
   if (state.part !== ALL) return own;
   return own
-    .map((row) => ({ ...row, change: `${row.change}, ${report.parts[row.part].short}` }))
-    .sort((a, b) => a.change.localeCompare(b.change)); // what is compared stands together
+    .map((row) => ({ ...row, what: row.change, where: report.parts[row.part].short }))
+    .map((row) => ({ ...row, change: `${row.what}, ${row.where}` }))
+    .sort((a, b) => inWords(a.what, b.what) || inWords(a.where, b.where));
+}
+
+function inWords(a, b) {
+  return a.localeCompare(b, "en", { numeric: true });
 }
 
 // An effect is of a whole grid: a filter on values leaves those of the knobs that it names.
 function knobPasses(knob) {
-  const asked = [...state.knobs].filter(([, values]) => values.size).map(([name]) => name);
+  const chosen = chosenKnobs();
   const named = knob.split(/ with |\+/);
-  return !asked.length || asked.some((name) => named.includes(name));
+  return !chosen.length || chosen.some((name) => named.includes(name));
+}
+
+// The cell that one would take of each method, in every part that differs in training rows alone.
+function inSeries(cell) {
+  const own = rows.cells.find((one) => one.part === state.part);
+  const counted = cell.chosen === "yes" && cell.rows !== null && cell.series === own?.series;
+  return counted && (!state.methods.size || state.methods.has(cell.method));
+}
+
+// Methods stand a little beside each other, so that their intervals can be told apart.
+function dodged(found) {
+  const sizes = found.map((cell) => cell.rows);
+  const span = Math.max(...sizes) / Math.min(...sizes);
+  if (!(span > 1)) return [];
+  const methods = methodsShown();
+  return found
+    .map((cell) => {
+      const aside = span ** (0.015 * (methods.indexOf(cell.method) - (methods.length - 1) / 2));
+      const change = `${cell.label}, ${cell.rows.toLocaleString("en")} rows`;
+      return { ...cell, change, beside: cell.rows * aside };
+    })
+    .sort((a, b) => a.rows - b.rows || inWords(a.change, b.change));
+}
+
+// Ends of intervals that would flatten all else are cut at the panel's edge; arrows stand there.
+function framed(found, field) {
+  const { low, high } = panel(found, field);
+  return found.map((row) => {
+    const [from, to] = [row.low ?? row[field], row.high ?? row[field]];
+    const cut = { cut_low: from < low, cut_high: to > high };
+    return { ...row, ...cut, from: Math.max(from, low), to: Math.min(to, high) };
+  });
+}
+
+function panel(found, field) {
+  const whole = found.filter((row) => row.low != null && row.high != null);
+  const all = { low: -Infinity, high: Infinity };
+  if (!whole.length) return all;
+  const points = found.map((row) => row[field]);
+  const [least, most] = [Math.min(...points), Math.max(...points)];
+  const halves = whole.map((row) => (row.high - row.low) / 2).sort((a, b) => a - b);
+  const room = Math.max((most - least) / 4, 2 * halves[halves.length >> 1]);
+  const ends = whole.flatMap((row) => [row.low, row.high]);
+  const width = Math.max(...ends, most) - Math.min(...ends, least);
+  return width > 1.25 * (most - least + 2 * room) ? { low: least - room, high: most + room } : all;
+}
+
+function hasIntervals(chart) {
+  return chart.columns.some(([name]) => name === "low");
 }
 
 function means(found, by, field) {
@@ -103,6 +159,7 @@ function rowsFor(chart) {
   const found = SOURCES[chart.source]().filter((row) =>
     chart.needs.every((name) => row[name] !== null && row[name] !== undefined),
   );
+  if (hasIntervals(chart)) return framed(found, chart.extreme[0]);
   if (!chart.tiles) return found;
   const [across, up] = chart.by;
   const averaged = brightened(means(found, chart.by, chart.extreme[0]), chart.extreme[0]);
@@ -135,7 +192,7 @@ function scales() {
 }
 
 // The chart with its scales, and with knobs along its axes in their order.
-function prepared(spec, found, bare) {
+function prepared(spec, found, bare, texts) {
   const known = scales();
   const orders = { x: (a, b) => inOrder(a, b), y: (a, b) => inOrder(b, a) };
   const walk = (node) => {
@@ -148,6 +205,7 @@ function prepared(spec, found, bare) {
       const title = copy[channel].field === "group" && state.color !== "method" ? state.color : null;
       copy[channel] = { ...copy[channel], title, scale, ...(bare ? { legend: null } : {}) };
     }
+    if (texts && copy.y?.field === "change") copy.y = withTexts(copy.y, texts);
     for (const channel of ["x", "y"]) {
       if (copy[channel]?.type !== "ordinal") continue;
       const values = new Set(found.map((row) => row[copy[channel].field]));
@@ -186,10 +244,67 @@ const THEME = {
 };
 const OPTIONS = { ast: true, actions: false, renderer: "svg", config: THEME };
 
-// Rows that are names take as much room as there are; Vega-Lite's own steps do not go with a width.
-function heightOf(chart, found) {
-  const step = chart.spec.height.step;
-  return step ? step * new Set(found.map((row) => row.change)).size : chart.spec.height;
+const LINE = 15; // pixels of a line of a label
+const HEAD = "\u001f"; // in a key of the rows' axis that is a heading, one for each of its lines
+const ruler = document.createElement("canvas").getContext("2d");
+
+// A text in lines that are no wider than the room; a word that is wider is broken where it must.
+function lines(text, room, font = "12px") {
+  ruler.font = `${font} ${THEME.font}`;
+  const fits = (line) => ruler.measureText(line.trimEnd()).width <= room;
+  const made = [""];
+  for (const piece of text.split(/(?<=[ +,_])/)) {
+    if (fits(made.at(-1) + piece)) made[made.length - 1] += piece;
+    else if (fits(piece)) made.push(piece);
+    else for (const letter of piece) broken(made, letter, fits);
+  }
+  return made.map((line) => line.trimEnd()).filter(Boolean);
+}
+
+function broken(made, letter, fits) {
+  if (fits(made.at(-1) + letter)) made[made.length - 1] += letter;
+  else made.push(letter);
+}
+
+// Rows that are names: the keys of their axis from top to bottom, and what stands at each. Over
+// several parts, what is compared is a heading over the parts' names.
+function named(found, room) {
+  const texts = new Map();
+  for (const row of found) {
+    if (row.what !== undefined) {
+      lines(row.what, room, "bold 12px").forEach((line, i) => texts.set(row.what + HEAD + i, [line]));
+    }
+    texts.set(row.change, lines(row.where ?? row.change, room));
+  }
+  return texts;
+}
+
+// As tall as its rows; Vega-Lite's own steps do not go with a width.
+function rowsAxis(chart, texts) {
+  const most = Math.max(...[...texts.values()].map((text) => text.length));
+  return { height: Math.max(chart.spec.height.step, LINE * most + 8) * texts.size, texts };
+}
+
+// Vega puts a text's first line at the row; its middle belongs there.
+function offsets(texts) {
+  const counts = [...texts].map(([key, text]) => [key, text.length]);
+  const many = [...new Set(counts.map(([, count]) => count))].filter((count) => count > 1);
+  const all = JSON.stringify(Object.fromEntries(counts));
+  return many.map((count) => ({
+    test: `${all}[datum.value] === ${count}`,
+    value: (-LINE * (count - 1)) / 2,
+  }));
+}
+
+// The axis with its keys in order and their texts.
+function withTexts(y, texts) {
+  const isHead = `indexof(datum.value, '${HEAD}') >= 0`;
+  const labelFontWeight = { condition: { test: isHead, value: "bold" }, value: "normal" };
+  const labelExpr = `${JSON.stringify(Object.fromEntries(texts))}[datum.value]`;
+  const labelOffset = { condition: offsets(texts), value: 0 };
+  const labels = { labelExpr, labelFontWeight, labelOffset, labelLimit: 0, labelLineHeight: LINE };
+  const axis = { ...y.axis, ...labels, ticks: false };
+  return { ...y, axis, scale: { domain: [...texts.keys()] } };
 }
 
 // A legend stands under the plot, which names of rows make narrower.
@@ -207,6 +322,7 @@ async function draw(chart, mine) {
   const place = figure.querySelector(".plot");
   const found = rowsFor(chart);
   describe(chart, figure, found);
+  figure.classList.toggle("nothing", !found.length);
   if (!found.length) {
     views[chart.name]?.finalize();
     delete views[chart.name];
@@ -216,20 +332,24 @@ async function draw(chart, mine) {
   }
   place.hidden = false;
   const width = place.clientWidth;
+  const byName = Boolean(chart.spec.height.step);
+  const { height, texts } = byName
+    ? rowsAxis(chart, named(found, 0.42 * width))
+    : { height: chart.spec.height };
+  place.classList.toggle("tall", height > TALL);
   const spec = prepared(
     {
       ...chart.spec,
       width,
-      height: heightOf(chart, found),
+      height,
       autosize: { type: "fit-x", contains: "padding" },
+      padding: { left: 4, top: 5, right: 16, bottom: 4 }, // an axis's last label is half outside
       data: { name: "rows", values: found },
-      config: {
-        legend: { columns: columnsIn(chart, width) },
-        axisY: { labelLimit: 0.45 * width },
-      },
+      config: { legend: { columns: columnsIn(chart, width) } },
     },
     found,
     alone(chart, found),
+    texts,
   );
   const inside = element("div");
   const made = await vegaEmbed(inside, spec, OPTIONS);
@@ -262,10 +382,16 @@ function tabled(chart, found) {
 function sentence(chart, found) {
   const [field, heading] = chart.extreme;
   const ranked = [...tabled(chart, found)].sort((a, b) => a[field] - b[field]);
-  const named = (row) => `${shown(row[field])} (${nameOf(chart, row)})`;
+  const said = (row) => `${shown(row[field])} (${nameOf(chart, row)})`;
   const count = `${ranked.length.toLocaleString("en")} ${ranked.length === 1 ? chart.noun : chart.nouns}`;
-  if (ranked.length === 1) return `${count}: ${heading} ${named(ranked[0])}.`;
-  return `${count}. Highest ${heading} ${named(ranked.at(-1))}, lowest ${named(ranked[0])}.`;
+  if (ranked.length === 1) return `${count}: ${heading} ${said(ranked[0])}.`;
+  const cut = found.filter((row) => row.cut_low || row.cut_high).length;
+  const arrows = cut ? ` Arrows: ${beyond(cut)} beyond the panel; Numbers has the ends.` : "";
+  return `${count}. Highest ${heading} ${said(ranked.at(-1))}, lowest ${said(ranked[0])}.${arrows}`;
+}
+
+function beyond(cut) {
+  return cut === 1 ? "an interval goes" : `${cut} intervals go`;
 }
 
 function nameOf(chart, row) {
@@ -306,6 +432,7 @@ function tabulate(chart, details, found) {
 
 async function drawAll() {
   const mine = ++turn;
+  writeAddress();
   await Promise.all(report.charts.map((chart) => draw(chart, mine)));
   if (mine === turn) document.body.dataset.drawn = String(turn);
 }

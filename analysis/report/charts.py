@@ -14,9 +14,16 @@ from typing import Any
 import altair as alt
 
 HEIGHT = 300
+FREE = alt.Scale(zero=False, padding=8)
 LOG = alt.Scale(type="log", nice=False, padding=24)
 STEP = 24
 """Pixels of a row where rows are names."""
+
+_SCORE_TOOLTIP = (
+    alt.Tooltip("score:Q", format=".2f"),
+    alt.Tooltip("low:Q", title="95% from", format=".2f"),
+    alt.Tooltip("high:Q", title="to", format=".2f"),
+)
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,8 @@ class Chart:
         name: its id in the page.
         title: its heading.
         lead: what it shows and how to read it.
-        source: which rows it draws: cells, trials, curves, effects, shares, against or costs.
+        source: which rows it draws: cells, sizes (the cells that one would take, over training
+            rows), trials, curves, effects, shares, against or costs.
         needs: fields that a row must have to be drawn.
         extreme: (field, heading) whose highest and lowest row is named in words.
         columns: (field, heading) of the same numbers as a table.
@@ -103,7 +111,7 @@ def _quality() -> Chart:
         lacking="no cell that passes the filter has a score.",
         noun="cell",
         nouns="cells",
-        spec=_spec(front + _bars(base, x) + _points(base, x, y)),
+        spec=_spec(front + _bars(base, x) + _arrows(base, x, True, _color()) + _points(base, x, y)),
     )
 
 
@@ -180,6 +188,55 @@ def _against() -> Chart:
         noun="comparison",
         nouns="comparisons",
         spec=_spec(_intervals("difference", "difference, points"), alt.Step(STEP)),
+    )
+
+
+def _sizes() -> Chart:
+    base = alt.Chart(alt.NamedData("rows"))
+    x = alt.X(
+        "beside:Q",
+        scale=alt.Scale(type="log", base=2, nice=False, padding=24),
+        title="training rows",
+        axis=alt.Axis(format=",d"),
+    )
+    y, color = _value("score", "score, points"), _method()
+    line = base.mark_line().encode(x=x, y=y, color=color)
+    bars = base.mark_rule(strokeWidth=2, opacity=0.6).encode(
+        x=x, y=alt.Y("from:Q", title="score, points"), y2="to:Q", color=color
+    )
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(
+        x=x,
+        y=y,
+        color=color,
+        shape=alt.Shape("method_label:N", title=None),
+        tooltip=[
+            alt.Tooltip("label:N", title="cell"),
+            alt.Tooltip("rows:Q", title="training rows", format=","),
+            *_SCORE_TOOLTIP,
+        ],
+    )
+    return Chart(
+        name="sizes",
+        title="Score over training rows",
+        lead="The cell that one would take of each method, by its selection score, in every part "
+        "that differs from this one in training rows alone. Bars are 95% intervals over seeds; "
+        "methods stand a little beside each other. Of the filter, methods alone count.",
+        source="sizes",
+        needs=("beside", "score"),
+        extreme=("score", "score"),
+        columns=(
+            ("label", "cell"),
+            ("rows", "training rows"),
+            ("score", "score"),
+            ("low", "95% from"),
+            ("high", "to"),
+            ("seeds", "seeds"),
+        ),
+        lacking="this task was trained on one number of rows.",
+        noun="cell",
+        nouns="cells",
+        apart="tasks have scores of their own; choose a part.",
+        spec=_spec(line + bars + _arrows(base, x, upright=True, color=color) + dots),
     )
 
 
@@ -339,6 +396,7 @@ _CHARTS: tuple[Callable[[], Chart], ...] = (
     _against,
     _rate_alpha,
     _factor_rank,
+    _sizes,
     _curves,
     _drift,
     _cost,
@@ -353,9 +411,7 @@ def _points(base: alt.Chart, x: alt.X, y: alt.Y) -> alt.Chart:
         shape=_shape(),
         tooltip=[
             alt.Tooltip("label:N", title="cell"),
-            alt.Tooltip("score:Q", format=".2f"),
-            alt.Tooltip("low:Q", title="95% from", format=".2f"),
-            alt.Tooltip("high:Q", title="to", format=".2f"),
+            *_SCORE_TOOLTIP,
             alt.Tooltip("trainable:Q", format=","),
             alt.Tooltip("rate:N", title="selected rate"),
             alt.Tooltip("seeds:Q"),
@@ -366,26 +422,42 @@ def _points(base: alt.Chart, x: alt.X, y: alt.Y) -> alt.Chart:
 def _bars(base: alt.Chart, x: alt.X) -> alt.Chart:
     return base.mark_rule(opacity=0.45).encode(
         x=x,
-        y=alt.Y("low:Q", title="score, points", scale=alt.Scale(zero=False)),
-        y2="high:Q",
+        y=alt.Y("from:Q", title="score, points", scale=FREE),
+        y2="to:Q",
         color=_color(),
     )
+
+
+def _arrows(base: alt.Chart, along: Any, upright: bool, color: alt.Color) -> alt.LayerChart:
+    """At ends of intervals that were cut. Every row is in the layer: one of none has no extent."""
+
+    def ends(field: str, shape: str) -> alt.Chart:
+        marks = base.mark_point(filled=True, size=60, shape=shape).encode(
+            color=color, opacity=alt.condition(f"datum.cut_{field}", alt.value(1), alt.value(0))
+        )
+        end = {"low": "from", "high": "to"}[field]
+        if upright:
+            return marks.encode(x=along, y=alt.Y(f"{end}:Q", title="score, points"))
+        return marks.encode(x=alt.X(f"{end}:Q"), y=along)
+
+    low, high = ("triangle-down", "triangle-up") if upright else ("triangle-left", "triangle-right")
+    return ends("low", low) + ends("high", high)
 
 
 def _intervals(field: str, title: str) -> alt.LayerChart:
     """Named rows, each a number with its interval, and the line of zero."""
     base = alt.Chart(alt.NamedData("rows"))
     y = alt.Y("change:N", sort=None, title=None)
-    method = alt.Color("method_label:N", title="method", legend=alt.Legend(orient="bottom"))
+    method = _method()
     zero = base.mark_rule(color="currentColor", opacity=0.6).encode(x=alt.datum(0))
     bars = base.mark_rule(strokeWidth=2).encode(
-        x=alt.X("low:Q", title=title), x2="high:Q", y=y, color=method
+        x=alt.X("from:Q", title=title, axis=alt.Axis(tickCount=6)), x2="to:Q", y=y, color=method
     )
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(
         x=alt.X(f"{field}:Q", title=title),
         y=y,
         color=method,
-        shape=alt.Shape("method_label:N", title="method"),
+        shape=alt.Shape("method_label:N", title=None),
         tooltip=[
             alt.Tooltip("part_title:N", title="part"),
             alt.Tooltip("change:N", title="what"),
@@ -394,7 +466,7 @@ def _intervals(field: str, title: str) -> alt.LayerChart:
             alt.Tooltip("high:Q", title="to", format=".2f"),
         ],
     )
-    return zero + bars + dots
+    return zero + bars + _arrows(base, y, False, method) + dots
 
 
 def _heat(x: str, x_title: str, y: str, y_title: str) -> alt.LayerChart:
@@ -423,20 +495,24 @@ def _heat(x: str, x_title: str, y: str, y_title: str) -> alt.LayerChart:
 
 
 def _value(field: str, title: str) -> alt.Y:
-    return alt.Y(f"{field}:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=6))
+    return alt.Y(f"{field}:Q", title=title, scale=FREE, axis=alt.Axis(tickCount=6))
 
 
 def _axis(field: str, title: str) -> dict[str, Any]:
     return {
         "shorthand": f"{field}:Q",
         "title": title,
-        "scale": alt.Scale(zero=False),
+        "scale": FREE,
         "axis": alt.Axis(tickCount=6),
     }
 
 
 def _color() -> alt.Color:
     return alt.Color("group:N", title=None, legend=alt.Legend(orient="bottom"))
+
+
+def _method() -> alt.Color:
+    return alt.Color("method_label:N", title=None, legend=alt.Legend(orient="bottom"))
 
 
 def _shape() -> alt.Shape:

@@ -3,7 +3,9 @@
 
 const report = JSON.parse(document.getElementById("data").textContent);
 const ALL = "all";
+const KNOB = "knob."; // how knobs begin in the page's address
 const state = { part: report.start, color: "method", methods: new Set(), knobs: new Map() };
+let asked = {}; // methods and knobs that the address asks for, until their choices are built
 
 // Columns to rows: a text column is {of, at}, a number column a list with null where missing.
 function rowsOf(columns) {
@@ -51,6 +53,7 @@ let passing = [];
 
 function refilter() {
   passing = rows.cells.map(passes);
+  arrangeTable();
 }
 
 // Knobs color our own method's cells; the others keep their names, to be read against.
@@ -128,7 +131,85 @@ function buildColors() {
   );
 }
 
+// A part begins with nothing chosen, or, once, with what the page's address asks for.
 function clearChoices() {
-  state.methods.clear();
-  state.knobs.clear();
+  state.methods = new Set(asked.methods);
+  state.knobs = new Map(asked.knobs);
+  asked = {};
 }
+
+// The view as the page's address: study, part, color, methods, and knobs as knob.<name>.
+function address() {
+  const { study, title } = report.parts[state.part] ?? {};
+  const known = state.part === ALL ? [["part", ALL]] : [["study", study], ["part", title]];
+  const color = state.color === "method" ? [] : [["color", state.color]];
+  const methods = [...state.methods].map((method) => ["method", method]);
+  const knobs = [...state.knobs].flatMap(([knob, values]) =>
+    [...values].map((value) => [KNOB + knob, value]),
+  );
+  return new URLSearchParams([...known, ...color, ...methods, ...knobs]).toString();
+}
+
+// What a link asks for, of what this page has; null if the address names no view.
+function viewOf(hash) {
+  const linked = /^#part-(\d+)$/.exec(hash); // of the summary
+  if (linked) return { part: Number(linked[1]) };
+  const found = new URLSearchParams(hash.slice(1));
+  const title = found.get("part");
+  const part = title === ALL ? ALL : partNamed(found.get("study"), title);
+  return part === -1 ? null : { part, found };
+}
+
+function partNamed(study, title) {
+  return report.parts.findIndex((part) => part.study === study && part.title === title);
+}
+
+// Sets part and color, and keeps the choices for when they are built.
+function take({ part, found }) {
+  state.part = part;
+  if (!found) return;
+  const knobs = knobsShown();
+  state.color = knobs.includes(found.get("color")) ? found.get("color") : "method";
+  asked = {
+    methods: found.getAll("method").filter((method) => methodsShown().includes(method)),
+    knobs: knobs.map((knob) => [knob, new Set(chosenOf(knob, found))]),
+  };
+}
+
+function chosenOf(knob, found) {
+  return found.getAll(KNOB + knob).filter((value) => valuesOf(knob).includes(value));
+}
+
+function takeAddress() {
+  const view = viewOf(location.hash);
+  if (view && (view.part === ALL || report.parts[view.part])) take(view);
+  return view?.found !== undefined;
+}
+
+// A view that nobody changed needs no address, and a link to a part says as much as its view.
+function writeAddress() {
+  const now = address();
+  const linked = viewOf(location.hash);
+  const plain = !state.methods.size && state.color === "method" && !chosenKnobs().length;
+  if (linked && !linked.found && linked.part === state.part && plain) return;
+  if (now !== plainAddress || linked) history.replaceState(null, "", `#${now}`);
+}
+
+function chosenKnobs() {
+  return [...state.knobs].filter(([, values]) => values.size).map(([knob]) => knob);
+}
+
+function followAddress() {
+  takeAddress();
+  if (!viewOf(location.hash)) writeAddress(); // a link within the page leaves the view as it is
+  const part = document.getElementById("part");
+  if (part.value === String(state.part) && !Object.keys(asked).length) return;
+  part.value = String(state.part);
+  partChanged(part.value);
+}
+
+const plainAddress = address();
+// After others who listen, as what is drawn may change the address.
+window.addEventListener("hashchange", () => setTimeout(followAddress));
+if (takeAddress()) document.getElementById("explore").scrollIntoView();
+

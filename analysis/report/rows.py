@@ -19,7 +19,7 @@ from analysis.effects import SCORES, SMALL
 from analysis.importance import Importance
 from analysis.load import NUISANCE, spell
 from analysis.part import Part
-from analysis.report.names import names
+from analysis.report.names import FIXED, names
 from analysis.report.words import MINUS, method_name
 from analysis.selection import judged
 from analysis.statistics.choice import pick
@@ -79,7 +79,9 @@ def cell_rows(part: Part, number: int, summary: pd.DataFrame) -> pd.DataFrame:
     Returns:
         ``part``, ``cell`` (its full name), ``label``, ``method``, the knobs (None where a method
         has but one value), ``trainable``, ``adapter``, ``score``, ``low``, ``high``,
-        ``selection``, ``full``, ``rate``, ``seeds``, ``tied``, and what was judged.
+        ``selection``, ``full``, ``rate``, ``seeds``, ``tied``, what was judged, ``series`` (parts
+        that differ in training rows alone share it), ``rows`` (NaN where unknown), and ``chosen``
+        ("yes" for the cell that one would take of its method).
     """
     table = labels.shortened(part.cells, part.trials)
     intervals = summary.set_index("cell").reindex(table["cell"])
@@ -102,13 +104,26 @@ def cell_rows(part: Part, number: int, summary: pd.DataFrame) -> pd.DataFrame:
             "seeds": table["seeds"],
             "tied": intervals["tied"].to_numpy(),
             **{name: table[name] for name in judged(part.trials) if not name.endswith("_se")},
+            "series": f"{part.study} {part.task} {part.base}",
+            "rows": _training_rows(part),
+            "chosen": table["cell"].isin([pick(part, method) for method in _scored(part)]),
         }
     )
     return in_points(frame, ("low", "high", "selection", "full"))
 
 
+def _training_rows(part: Part) -> float:
+    """How many: as asked for, or where all of them are, as the trials counted."""
+    if part.rows is not None:
+        return float(part.rows)
+    counted = part.trials.get("provenance.train_rows", pd.Series(dtype=float)).dropna().unique()
+    return float(counted[0]) if len(counted) == 1 else math.nan
+
+
 def trial_rows(part: Part, cells: pd.DataFrame) -> pd.DataFrame:
-    """One row a trial: ``cell`` (its number among ``cells``' index), and the columns of _TRIAL."""
+    """One row a trial: ``cell`` (its number among ``cells``' index), the columns of _TRIAL, and as
+    ``own.<knob>`` the knobs that its method has, also those that its cells do not differ in.
+    """
     numbers = dict(zip(cells["cell"], cells.index, strict=True))
     known = {name: part.trials[column] for column, name in _TRIAL.items() if column in part.trials}
     frame = pd.DataFrame({"cell": part.trials["cell"].map(numbers), **known})
@@ -116,9 +131,28 @@ def trial_rows(part: Part, cells: pd.DataFrame) -> pd.DataFrame:
     for name in SETTINGS:
         if f"trial.{name}" in part.trials and name not in cells:
             frame[name] = part.trials[f"trial.{name}"].astype(float)
+    for knob, texts in _own(part, cells).items():
+        frame[f"own.{knob}"] = texts
     if "peak_bytes" in frame:
         frame["peak_gib"] = frame.pop("peak_bytes").astype(float) / GIB
     return in_points(frame, ("selection", "full"))
+
+
+def _own(part: Part, cells: pd.DataFrame) -> dict[str, pd.Series]:
+    """Knob -> its value in every trial as the page spells it, None where the method has none."""
+    trials = part.trials
+    varied = {
+        knob: trials["cell"].map(dict(zip(cells["cell"], cells[knob], strict=True)))
+        for knob in values(part)
+    }
+    found = {}
+    for knob in dict.fromkeys([*varied, *(knob for fixed in FIXED.values() for knob in fixed)]):
+        has = trials["trial.method"].map(lambda method, knob=knob: knob in FIXED.get(method, ()))
+        there = trials.get(f"trial.{knob}", pd.Series(index=trials.index, dtype=object))
+        fixed = there[has & there.notna()].map(spell).astype(object).reindex(trials.index)
+        own = varied.get(knob, fixed).astype(object)
+        found[knob] = own.where(own.notna(), fixed)
+    return {knob: texts.where(texts.notna(), None) for knob, texts in found.items()}
 
 
 def curve_rows(part: Part, cells: pd.DataFrame, epochs: pd.DataFrame) -> pd.DataFrame:

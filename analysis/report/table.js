@@ -1,7 +1,10 @@
 // Every trial: DataTables over the rows whose cell the filter lets through.
 
 const { default: DataTable } = window.tables;
+const KEPT = ["method", "rate", "seed", "score", "selection", "id"]; // shown whatever is in them
 let trials;
+let allColumns = false;
+let arranged; // the part that the columns and their order were made for
 
 function formatted(column) {
   if (!column.number) return undefined;
@@ -23,12 +26,60 @@ function escaped(value, kind) {
   return kind === "display" ? text.replace(/[&<>"]/g, (c) => `&#${c.charCodeAt(0)};`) : text;
 }
 
+// Parts stand in the page's order, and are found by their whole titles.
+function partText(value, kind, _trial, { row }) {
+  const { part } = rows.cells[rows.trials[row].cell];
+  if (kind === "sort" || kind === "type") return part;
+  return kind === "filter" ? report.parts[part].title : escaped(value, kind);
+}
+
+function renderer(column) {
+  return column.name === "part" ? partText : (formatted(column) ?? escaped);
+}
+
 function cellValue(trial, column) {
   const cell = rows.cells[trial.cell];
-  if (column.name === "part") return report.parts[cell.part].title;
+  if (column.name === "part") return report.parts[cell.part].short;
   if (column.name === "study") return report.parts[cell.part].study;
   if (column.name === "method") return cell.method_label;
-  return (column.of === "cell" ? cell : trial)[column.name] ?? null;
+  return trial[column.name] ?? null;
+}
+
+function columnAt(name) {
+  return report.columns.findIndex((column) => column.name === name);
+}
+
+// Columns that tell the trials of this part from each other; the others are hidden until asked for.
+function telling() {
+  const own = rows.trials.filter((trial) => inPart(rows.cells[trial.cell].part));
+  return report.columns.map(
+    (column) =>
+      KEPT.includes(column.name) || new Set(own.map((trial) => cellValue(trial, column))).size > 1,
+  );
+}
+
+function showColumns() {
+  telling().forEach((tells, index) => trials.column(index).visible(tells || allColumns, false));
+  trials.columns.adjust();
+}
+
+// A part's best trial stands first. A reader's own order stays until the part changes.
+function arrangeTable() {
+  if (trials === undefined || arranged === state.part) return;
+  arranged = state.part;
+  showColumns();
+  const best = columnAt("score") < 0 ? [] : [[columnAt("score"), "desc"]];
+  const apart = state.part === ALL ? [[columnAt("study"), "asc"], [columnAt("part"), "asc"]] : [];
+  trials.order([...apart, ...best]);
+}
+
+function columnSwitch() {
+  const box = element("input", { type: "checkbox", id: "all-columns", checked: allColumns });
+  box.addEventListener("change", () => {
+    allColumns = box.checked;
+    showColumns();
+  });
+  return element("label", { className: "switch" }, box, "Also columns that are the same in every row");
 }
 
 function buildTable(counted) {
@@ -38,14 +89,16 @@ function buildTable(counted) {
     columns: report.columns.map((column) => ({
       title: column.title,
       className: column.number ? "number" : "",
-      render: formatted(column) ?? escaped,
-      type: column.number ? "num" : "string",
+      render: renderer(column),
+      type: column.number || column.name === "part" ? "num" : "string",
+      orderSequence: column.number ? ["desc", "asc"] : ["asc", "desc"],
     })),
     deferRender: true,
     autoWidth: false,
     order: [],
     pageLength: 25,
     lengthMenu: [10, 25, 100, 500],
+    layout: { top2Start: columnSwitch },
     language: {
       search: "Search trials:",
       lengthMenu: "_MENU_ rows a page",
@@ -57,5 +110,6 @@ function buildTable(counted) {
     },
   });
   trials.on("draw", () => counted(trials.page.info()));
+  arrangeTable();
   counted(trials.page.info());
 }

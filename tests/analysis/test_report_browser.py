@@ -28,7 +28,8 @@ GRID = {
     "decompose_factor": {-1: 0.0, 4: 0.01},
 }
 RATES = {1e-3: 0.0, 3e-3: 0.02}
-HOSTILE = "<img src=x onerror='window.hacked=1'><script>window.hacked=1</script>"
+HOSTILE = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
+SHORT = HOSTILE.rpartition("/")[2]
 CHARTS = ("quality", "effects", "shares", "against", "rate-alpha", "factor-rank", "curves")
 
 
@@ -52,6 +53,34 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for part in read(folder):
         for trial in part.trials["id"]:
             Image.new("RGB", (16, 8), "red").save(pictures / f"{trial}.samples.webp")
+    Image.new("RGB", (16, 8), "blue").save(pictures / "rte-truth.webp")
+    return build(root, root / "report.html", console=Console(file=io.StringIO()))
+
+
+@pytest.fixture(scope="module")
+def odd_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Several numbers of rows, a task whose seeds differ by more than there is to gain, one trial,
+    and none with a score.
+    """
+    root = tmp_path_factory.mktemp("odd")
+    plain = {"effects": {"epochs": {2: 0.0}}, "noise": 0.004}
+
+    def design(task: str, method: str = "lokr", rows: int | None = None, **more) -> Design:
+        return Design(trial={"task": task, "method": method, "train_size": rows}, **plain | more)
+
+    sized = [design("glue/rte", m, n) for m in ("lokr", "lora") for n in (8, 32, 128)]
+    folder = write(root / "sizes", *sized)
+    wild = [
+        design("glue/wild", method, base=base, noise=0.0005, seed_noise=0.05)
+        for method, base in (("lokr", 0.50), ("full", 0.51), ("head", 0.49))
+    ]
+    bases = {"lokr": 0.55, "lora": 0.54, "full": 0.60, "head": 0.40}
+    tame = [design("glue/tame", method, base=base) for method, base in bases.items()]
+    lost = design("glue/lost", failed=lambda knobs, rate, seed: True)
+    write(root / "odd", *wild, *tame, design("glue/one", seeds=1), lost)
+    (folder / "pictures").mkdir()
+    first = read(folder)[0].trials["id"].iloc[0]
+    Image.new("RGB", (16, 8), "red").save(folder / "pictures" / f"{first}.samples.webp")
     return build(root, root / "report.html", console=Console(file=io.StringIO()))
 
 
@@ -66,7 +95,7 @@ def browser() -> Iterator:
 class Opened:
     """A page, and what it said and asked for."""
 
-    def __init__(self, browser, file: Path, **options: object) -> None:
+    def __init__(self, browser, file: Path, hash: str = "", **options: object) -> None:
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
         self.said: list[str] = []
@@ -74,7 +103,7 @@ class Opened:
         self.page.on("console", lambda m: self.said.append(f"{m.type}: {m.text}"))
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
-        self.page.goto(file.as_uri())
+        self.page.goto(file.as_uri() + hash)
         self.page.wait_for_selector("body[data-ready=yes]")
 
     def count(self) -> str:
@@ -92,21 +121,61 @@ class Opened:
         script = "before => Number(document.body.dataset.drawn) > before"
         self.page.wait_for_function(script, arg=before)
 
+    def part(self, value: str) -> None:
+        """Show another part."""
+        if self.page.input_value("#part") != value:
+            self.settle(lambda: self.page.select_option("#part", value))
 
-@pytest.fixture
-def opened(browser, page_file: Path) -> Iterator[Opened]:
-    opened = Opened(browser, page_file, viewport={"width": 1300, "height": 900})
+    def reset(self) -> None:
+        """As it was when it was opened, as far as the filter and the table go."""
+        self.part("all")
+        self.part("0")
+        self.settle(lambda: self.page.select_option("#color", "method"))
+        self.page.uncheck("#all-columns")
+        self.page.get_by_label("Search trials").fill("")
+        self.page.evaluate("() => window.report.trials.search('').page(0).draw(false)")
+
+
+WIDE = {"viewport": {"width": 1280, "height": 900}}
+
+
+@pytest.fixture(scope="module")
+def shared(browser, page_file: Path) -> Iterator[Opened]:
+    opened = Opened(browser, page_file, **WIDE)
     yield opened
     opened.context.close()
 
 
-def test_says_nothing_and_asks_for_nothing(opened: Opened, page_file: Path) -> None:
+@pytest.fixture
+def opened(shared: Opened) -> Opened:
+    """The page that all share, which is faster than a new one."""
+    shared.reset()
+    return shared
+
+
+@pytest.fixture
+def fresh(browser, page_file: Path) -> Iterator[Opened]:
+    opened = Opened(browser, page_file, **WIDE)
+    yield opened
+    opened.context.close()
+
+
+@pytest.fixture(scope="module")
+def odd(browser, odd_file: Path) -> Iterator[Opened]:
+    opened = Opened(browser, odd_file, **WIDE)
+    yield opened
+    opened.context.close()
+
+
+def test_says_nothing_and_asks_for_nothing(fresh: Opened, page_file: Path) -> None:
+    opened = fresh
     assert opened.said == []
     outside = [url for url in opened.asked if not url.startswith("data:")]
     assert outside == [page_file.as_uri()]
 
 
-def test_policy_stops_requests_and_foreign_scripts(opened: Opened) -> None:
+def test_policy_stops_requests_and_foreign_scripts(fresh: Opened) -> None:
+    opened = fresh
     assert (
         opened.page.evaluate("() => fetch('https://example.com').then(() => 'sent', () => 'no')")
         == "no"
@@ -124,7 +193,7 @@ def test_policy_stops_requests_and_foreign_scripts(opened: Opened) -> None:
 def test_what_results_say_does_not_run(opened: Opened) -> None:
     opened.settle(lambda: opened.page.select_option("#part", "all"))
     assert opened.page.evaluate("() => window.hacked ?? null") is None
-    assert HOSTILE in opened.page.inner_text("#trials")
+    assert SHORT in opened.page.inner_text("#trials")
     assert opened.page.locator("main img[src=x]").count() == 0
 
 
@@ -142,8 +211,7 @@ def test_method_moves_charts_and_table(opened: Opened) -> None:
     assert len(opened.rows("quality")) == 8
     assert {row["group"] for row in opened.rows("curves")} == {"LoKr"}
     assert opened.count() == "48 of 132 trials, 8 of 22 cells"
-    methods = opened.page.locator("#trials tbody td:nth-child(3)").all_inner_texts()
-    assert set(methods) == {"LoKr"}
+    assert set(table_column(opened, "method")) == {"LoKr"}
 
 
 def test_knob_moves_charts_and_leaves_other_methods(opened: Opened) -> None:
@@ -200,27 +268,25 @@ def test_color_stays_when_a_filter_takes_others_away(opened: Opened) -> None:
 
 def test_table_sorts_by_its_headers(opened: Opened) -> None:
     header = opened.page.locator("#trials").get_by_role("columnheader", name="score").first
-    place = opened.page.locator("#trials thead th").all_inner_texts().index("score") + 1
     for order, turned in (("ascending", False), ("descending", True)):
         header.get_by_role("button").focus()
         opened.page.keyboard.press("Enter")
         opened.page.wait_for_selector(f"#trials th[aria-sort={order}]")
-        shown = opened.page.locator(f"#trials tbody td:nth-child({place})").all_inner_texts()
-        values = [float(text) for text in shown]
+        values = [float(text) for text in table_column(opened, "score")]
         assert values == sorted(values, reverse=turned)
         assert len(set(values)) > 5
 
 
 def test_table_searches(opened: Opened) -> None:
-    name = opened.page.locator("#trials tbody tr").nth(3).locator("td").all_inner_texts()
-    opened.page.get_by_label("Search trials").fill(name[-1])
+    opened.page.get_by_label("Search trials").fill(table_column(opened, "id")[3])
     opened.page.wait_for_function(
         "() => document.querySelectorAll('#trials tbody tr').length === 1"
     )
     assert opened.count().startswith("1 of 132 trials")
 
 
-def test_keyboard_is_enough(opened: Opened) -> None:
+def test_keyboard_is_enough(fresh: Opened) -> None:
+    opened = fresh
     keys = opened.page.keyboard
     focused = "() => document.activeElement.id || document.activeElement.textContent"
     keys.press("Tab")
@@ -246,9 +312,11 @@ def test_keyboard_is_enough(opened: Opened) -> None:
 def test_link_to_a_part_opens_it(opened: Opened) -> None:
     (closed,) = opened.page.locator("details.part:not([open])").all()
     name = closed.get_attribute("id")
-    opened.page.click(f".overview a[href='#{name}']")
+    opened.settle(lambda: opened.page.click(f".overview a[href='#{name}']"))
     opened.page.wait_for_selector(f"#{name}[open]")
     assert opened.page.evaluate("() => document.activeElement.parentElement.id") == name
+    assert opened.page.input_value("#part") == name.removeprefix("part-")
+    opened.page.locator(f"#{name} > summary").click()
 
 
 def test_numbers_stand_beside_each_chart(opened: Opened) -> None:
@@ -295,7 +363,8 @@ def test_dark_is_dark(browser, page_file: Path) -> None:
     opened.context.close()
 
 
-def test_paper_has_the_answer_and_no_controls(opened: Opened) -> None:
+def test_paper_has_the_answer_and_no_controls(fresh: Opened) -> None:
+    opened = fresh
     opened.page.evaluate("() => window.dispatchEvent(new Event('beforeprint'))")
     opened.page.emulate_media(media="print")
     assert not opened.page.is_visible("form.filter")
@@ -303,21 +372,178 @@ def test_paper_has_the_answer_and_no_controls(opened: Opened) -> None:
     assert not opened.page.is_visible("nav")
     assert opened.page.is_visible("#summary-title")
     assert opened.page.locator("details.part .pick:visible").count() == 2
+    assert not opened.page.is_visible("#cost")  # nothing to draw
+    heights = [box(opened, f"#{chart}")["height"] for chart in ("quality", "effects", "curves")]
+    assert max(heights) < 460  # two of them on a page of 960
     opened.page.evaluate("() => window.dispatchEvent(new Event('afterprint'))")
     assert opened.page.locator("details.part[open]").count() == 1
 
 
 def test_phone_needs_no_sideways_scroll(browser, page_file: Path) -> None:
-    opened = Opened(browser, page_file, viewport={"width": 360, "height": 740})
+    """Nor is a label cut: over all parts each is under the heading of what is compared."""
+    opened = Opened(browser, page_file, "#part=all", viewport={"width": 360, "height": 740})
+    assert opened.page.input_value("#part") == "all"
     assert opened.page.evaluate("() => document.documentElement.scrollWidth") == 360
+    labels = """() => [...document.querySelectorAll('#effects .role-axis-label text')]
+        .map(text => [text.textContent, text.getBoundingClientRect().left])"""
+    left = opened.page.locator("#effects svg").bounding_box()["x"]
+    found = opened.page.evaluate(labels)
+    assert all(place >= left for _, place in found)
+    assert not any("…" in text for text, _ in found)
+    texts = [text for text, _ in found]
+    assert texts.index("alpha: 4 → 16") < texts.index("rte")
+    assert texts.count("rte") == 3
     opened.context.close()
 
 
-def test_wider_window_draws_wider_charts(opened: Opened) -> None:
+def test_wider_window_draws_wider_charts(fresh: Opened) -> None:
+    opened = fresh
     width = "() => document.querySelector('#quality svg').getBoundingClientRect().width"
     before = opened.page.evaluate(width)
     opened.settle(lambda: opened.page.set_viewport_size({"width": 800, "height": 900}))
     assert opened.page.evaluate(width) != before
+
+
+def test_table_begins_with_what_one_comes_for(opened: Opened) -> None:
+    front = ["method", "r", "alpha", "factor", "rate", "seed", "score", "selection"]
+    assert headings(opened)[: len(front)] == front
+    score = opened.page.locator("#trials thead th").nth(front.index("score")).bounding_box()
+    assert score["x"] + score["width"] < 1280
+    best = [float(text) for text in table_column(opened, "score")]
+    assert best == sorted(best, reverse=True)
+    assert "GPU" not in headings(opened)
+    opened.page.check("#all-columns")
+    everything = headings(opened)
+    assert everything[:3] == ["study", "part", "method"]
+    assert everything.index("score") < everything.index("GPU")
+    opened.part("all")
+    assert "Made-up GPU" in opened.page.inner_text("#trials")
+
+
+def test_table_has_the_fixed_knobs_of_lora(opened: Opened) -> None:
+    opened.settle(lambda: opened.page.check("#choices input[value=lora]"))
+    assert set(table_column(opened, "r")) == {"8"}
+    assert set(table_column(opened, "alpha")) == {"16"}
+    assert set(table_column(opened, "factor")) == {""}
+    assert all(row["method"] == "lokr" for row in opened.rows("rate-alpha") if "method" in row)
+    assert "Nothing to draw" in opened.page.inner_text("#rate-alpha .words")
+
+
+def test_view_is_in_the_address(browser, page_file: Path, fresh: Opened) -> None:
+    assert fresh.page.evaluate("() => location.hash") == ""
+    fresh.part("1")
+    fresh.settle(lambda: fresh.page.check("#choices input[value=lokr]"))
+    eight = fresh.page.locator("fieldset", has_text="r").get_by_label("8", exact=True)
+    fresh.settle(lambda: eight.check())
+    fresh.settle(lambda: fresh.page.select_option("#color", "alpha"))
+    link = fresh.page.evaluate("() => location.hash")
+    other = Opened(browser, page_file, link, **WIDE)
+    assert other.page.input_value("#part") == "1"
+    assert other.page.input_value("#color") == "alpha"
+    assert other.rows("quality") == fresh.rows("quality")
+    assert len(other.rows("quality")) == 4
+    assert other.count() == fresh.count()
+    assert other.page.evaluate("() => location.hash") == link
+    other.page.evaluate("() => { location.hash = '#summary' }")
+    other.page.wait_for_function("link => location.hash === link", arg=link)
+    other.settle(lambda: other.page.evaluate("() => { location.hash = '#part=all' }"))
+    assert other.page.input_value("#part") == "all"
+    assert other.page.locator("#choices input:checked").count() == 0
+    other.context.close()
+
+
+def test_link_to_what_is_not_here_shows_the_page(browser, page_file: Path) -> None:
+    opened = Opened(browser, page_file, "#study=x&part=%ff", **WIDE)
+    for link in ("", "#part=nothing", "#part-99", "#summary"):
+        opened.page.evaluate("link => { location.hash = link }", link)
+        opened.page.evaluate("() => new Promise(done => setTimeout(done))")
+        assert opened.page.input_value("#part") == "0"
+        assert len(opened.rows("quality")) == 11
+    assert opened.said == []
+    opened.context.close()
+
+
+def test_missing_truth_is_said(opened: Opened) -> None:
+    opened.part(part_named(opened, "glue/rte"))
+    assert opened.page.locator(".untrue:visible").count() == 0
+    opened.part(part_named(opened, HOSTILE))
+    texts = opened.page.locator(".untrue:visible").all_inner_texts()
+    assert len(texts) == 2
+    assert set(texts) == {texts[0]}
+    assert "running the study draws them" in texts[0]
+
+
+def test_part_without_pictures_offers_none(odd: Opened) -> None:
+    odd.part(part_named(odd, "glue/one"))
+    assert odd.page.is_visible("#no-samples")
+    assert not odd.page.is_visible("#picker")
+    assert not odd.page.get_by_role("heading", name="Any cell").is_visible()
+    odd.part(part_named(odd, "glue/rte on minilm, 8 rows"))
+    assert odd.page.is_visible("#picker")
+
+
+def test_score_over_training_rows(odd: Opened) -> None:
+    odd.part(part_named(odd, "glue/rte on minilm, 32 rows"))
+    found = odd.rows("sizes")
+    assert sorted((row["method"], row["rows"]) for row in found) == [
+        (method, rows) for method in ("lokr", "lora") for rows in (8, 32, 128)
+    ]
+    assert all(row["low"] < row["score"] < row["high"] for row in found)
+    ticks = odd.page.locator("#sizes .role-axis-label text").all_text_contents()
+    assert {"8", "32", "128"} <= set(ticks)
+    odd.settle(lambda: odd.page.check("#choices input[value=lora]"))
+    assert {row["method"] for row in odd.rows("sizes")} == {"lora"}
+    odd.part(part_named(odd, "glue/wild"))
+    assert "one number of rows" in odd.page.inner_text("#sizes .words")
+
+
+def test_wild_interval_is_cut_and_said(odd: Opened) -> None:
+    odd.part("all")
+    number = int(part_named(odd, "glue/wild"))
+    found = odd.rows("quality")
+    wild = [row for row in found if row["part"] == number]
+    tame = [row for row in found if row["part"] != number]
+    assert all(row["low"] < row["from"] < row["to"] < row["high"] for row in wild)
+    assert all((row["low"], row["high"]) == (row["from"], row["to"]) for row in tame)
+    assert (len(wild), len(tame)) == (3, 4)
+    assert "Arrows: 3 intervals go beyond the panel" in odd.page.inner_text("#quality .words")
+    arrows = """() => [...document.querySelectorAll('#quality .mark-symbol.role-mark path')]
+        .filter(path => path.getAttribute('opacity') === '1').length"""
+    assert odd.page.evaluate(arrows) == 6
+
+
+def test_unusual_parts_say_nothing_in_the_console(odd: Opened) -> None:
+    for value in odd.page.locator("#part option").evaluate_all("all => all.map(o => o.value)"):
+        odd.part(value)
+    odd.part(part_named(odd, "glue/one"))
+    assert len(odd.rows("quality")) == 1
+    odd.part(part_named(odd, "glue/lost"))
+    assert "Nothing to draw" in odd.page.inner_text("#quality .words")
+    assert odd.said == []
+
+
+def part_named(opened: Opened, title: str) -> str:
+    """The value of the part whose title begins so."""
+    (value,) = opened.page.locator("#part option", has_text=title).evaluate_all(
+        "all => all.map(option => option.value)"
+    )
+    return value
+
+
+def headings(opened: Opened) -> list[str]:
+    """Of the table of trials, those that are shown."""
+    return opened.page.locator("#trials thead th").all_inner_texts()
+
+
+def table_column(opened: Opened, heading: str) -> list[str]:
+    """What the table of trials shows under a heading."""
+    place = headings(opened).index(heading) + 1
+    return opened.page.locator(f"#trials tbody td:nth-child({place})").all_inner_texts()
+
+
+def box(opened: Opened, selector: str) -> dict:
+    """Where an element is, in pixels."""
+    return opened.page.locator(selector).bounding_box()
 
 
 def channels(color: str) -> list[int]:
