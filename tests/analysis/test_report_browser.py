@@ -127,10 +127,13 @@ class Opened:
             self.settle(lambda: self.page.select_option("#part", value))
 
     def reset(self) -> None:
-        """As it was when it was opened, as far as the filter and the table go."""
-        self.part("all")
+        """As it was when it was opened, as far as media, filter and table go."""
+        self.page.emulate_media(media="screen", color_scheme="light")
         self.part("0")
-        self.settle(lambda: self.page.select_option("#color", "method"))
+        if self.page.locator("#choices input:checked").count():
+            self.settle(lambda: self.page.click("#reset"))
+        if self.page.input_value("#color") != "method":
+            self.settle(lambda: self.page.select_option("#color", "method"))
         self.page.uncheck("#all-columns")
         self.page.get_by_label("Search trials").fill("")
         self.page.evaluate("() => window.report.trials.search('').page(0).draw(false)")
@@ -174,8 +177,7 @@ def test_says_nothing_and_asks_for_nothing(fresh: Opened, page_file: Path) -> No
     assert outside == [page_file.as_uri()]
 
 
-def test_policy_stops_requests_and_foreign_scripts(fresh: Opened) -> None:
-    opened = fresh
+def test_policy_stops_requests_and_foreign_scripts(opened: Opened) -> None:
     assert (
         opened.page.evaluate("() => fetch('https://example.com').then(() => 'sent', () => 'no')")
         == "no"
@@ -344,27 +346,24 @@ def test_structure_for_screen_readers(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(browser, page_file: Path, scheme: str) -> None:
+def test_axe_finds_nothing(opened: Opened, scheme: str) -> None:
     reason = "axe-playwright-python is not installed"
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason=reason)
-    opened = Opened(browser, page_file, color_scheme=scheme)
+    opened.page.emulate_media(color_scheme=scheme)
     found = axe.Axe().run(opened.page).response["violations"]
     assert [(rule["id"], rule["nodes"][0]["html"][:200]) for rule in found] == []
-    opened.context.close()
 
 
-def test_dark_is_dark(browser, page_file: Path) -> None:
-    opened = Opened(browser, page_file, color_scheme="dark")
+def test_dark_is_dark(opened: Opened) -> None:
+    opened.page.emulate_media(color_scheme="dark")
     color = "(selector) => getComputedStyle(document.querySelector(selector))"
     back = opened.page.evaluate(f"() => ({color})('body').backgroundColor")
     ink = opened.page.evaluate(f"() => ({color})('#quality .role-axis-label text').fill")
     assert max(channels(back)) < 60
     assert min(channels(ink)) > 180
-    opened.context.close()
 
 
-def test_paper_has_the_answer_and_no_controls(fresh: Opened) -> None:
-    opened = fresh
+def test_paper_has_the_answer_and_no_controls(opened: Opened) -> None:
     opened.page.evaluate("() => window.dispatchEvent(new Event('beforeprint'))")
     opened.page.emulate_media(media="print")
     assert not opened.page.is_visible("form.filter")
@@ -396,12 +395,12 @@ def test_phone_needs_no_sideways_scroll(browser, page_file: Path) -> None:
     opened.context.close()
 
 
-def test_wider_window_draws_wider_charts(fresh: Opened) -> None:
-    opened = fresh
+def test_wider_window_draws_wider_charts(opened: Opened) -> None:
     width = "() => document.querySelector('#quality svg').getBoundingClientRect().width"
     before = opened.page.evaluate(width)
     opened.settle(lambda: opened.page.set_viewport_size({"width": 800, "height": 900}))
     assert opened.page.evaluate(width) != before
+    opened.settle(lambda: opened.page.set_viewport_size(WIDE["viewport"]))
 
 
 def test_table_begins_with_what_one_comes_for(opened: Opened) -> None:
