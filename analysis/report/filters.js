@@ -211,5 +211,5 @@ function followAddress() {
 const plainAddress = address();
 // After others who listen, as what is drawn may change the address.
 window.addEventListener("hashchange", () => setTimeout(followAddress));
-if (takeAddress()) document.getElementById("explore").scrollIntoView();
+if (takeAddress()) document.getElementById("explore").scrollIntoView({ behavior: "instant" });
 

@@ -437,6 +437,7 @@ def test_view_is_in_the_address(browser, page_file: Path, fresh: Opened) -> None
     fresh.settle(lambda: fresh.page.select_option("#color", "alpha"))
     link = fresh.page.evaluate("() => location.hash")
     other = Opened(browser, page_file, link, **WIDE)
+    assert -1 <= box(other, "#explore")["y"] <= 17  # below what scrolls under the edge
     assert other.page.input_value("#part") == "1"
     assert other.page.input_value("#color") == "alpha"
     assert other.rows("quality") == fresh.rows("quality")
