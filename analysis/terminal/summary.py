@@ -35,7 +35,7 @@ def summarize(folder: Path, console: Console | None = None) -> None:
     for part in parts(frame, folder):
         _summarize_part(part, console)
     _say(console, f"results {folder}/*.json")
-    _say(console, "next    make list shows the studies; make sweep STUDY=NAME runs another one")
+    _say(console, "next    make report: what all results say; make list: the other studies")
 
 
 def _summarize_part(part: Part, console: Console) -> None:
