@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.load import cell_names
+from analysis.load import cell_names, hashable
 from analysis.part import Part
 
 NAME = "collapsed.jsonl"
@@ -71,7 +71,7 @@ def _twin(line: dict, ran: dict) -> dict:
     """
     fields = {f"trial.{name}": value for name, value in line["trial"].items()}
     known = {
-        name: tuple(value) if isinstance(value, list) else value
+        name: hashable(value)
         for name, value in fields.items()
         if name in ran and not _missing(ran[name])
     }

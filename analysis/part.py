@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.load import cell_names
-from analysis.selection import cells, select_rates
+from analysis.load import Results, cell_names
+from analysis.selection import cells, ranked, select_rates
 
 FIELDS = ("task", "base", "train_size")
 """Two trials that differ in one of these answer different questions."""
@@ -79,6 +79,11 @@ class Part:
         """Every cell's trials at its selected rate: :func:`analysis.selection.select_rates`."""
         return select_rates(self.trials)
 
+    @cached_property
+    def ranked(self) -> pd.DataFrame:
+        """The cells in the order that one would take them in: :func:`analysis.selection.ranked`."""
+        return ranked(self.trials)
+
 
 def parts(trials: pd.DataFrame, folder: Path) -> Iterator[Part]:
     """The parts of one study, in the order of their names.
@@ -95,3 +100,14 @@ def parts(trials: pd.DataFrame, folder: Path) -> Iterator[Part]:
         count = None if pd.isna(rows) else int(rows)
         own = group.assign(cell=cell_names(group))
         yield Part(folder, str(task), str(base), count, sizes, own)
+
+
+def all_parts(results: Results, root: Path) -> Iterator[Part]:
+    """The parts of several studies, by study.
+
+    Args:
+        results: from :func:`analysis.load.load_all`.
+        root: the folder of all results.
+    """
+    for study, trials in results.trials.groupby("study"):
+        yield from parts(trials, root / str(study))

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from experiments.outcome import STATUSES
 from experiments.plan import Collapsed, Plan
-from experiments.store import FINISHED, Result
+from experiments.store import FINISHED, Result, flat
 from experiments.study import Study
 from experiments.trial import Trial, spell
 
@@ -99,7 +99,7 @@ def show_result(console: Console, result: Result) -> None:
     console.print("\n[bold]history[/]")
     console.print(_history(result.history))
     console.print("\n[bold]provenance[/]")
-    _print_pairs(console, _flat(result.provenance))
+    _print_pairs(console, flat(result.provenance, "."))
 
 
 def _history(history: Sequence[Mapping[str, Any]]) -> Table:
@@ -120,17 +120,6 @@ def _cell(value: object) -> str:
 
 def _spell_null(value: object) -> str:
     return "none" if value is None else str(value)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def _print_pairs(console: Console, values: Mapping[str, Any]) -> None:

@@ -305,3 +305,14 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def flat(values: Mapping[str, Any], joint: str) -> dict[str, Any]:
+    """Nested dicts of a result as one, their names joined by ``joint``."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}{joint}{name}": item for name, item in flat(value, joint).items()}
+        else:
+            found[key] = value
+    return found

@@ -11,9 +11,9 @@ from shutil import copyfile
 from typing import NamedTuple
 
 from analysis.collapsed import DamagedError
-from analysis.load import Results, load_all
+from analysis.load import load_all
 from analysis.paper import compiling, numbers
-from analysis.part import Part, parts
+from analysis.part import Part, all_parts
 from analysis.tables import overview, speed
 from analysis.tables.table import Lacking, Table
 from analysis.tables.write import write
@@ -61,7 +61,7 @@ def build(root: Path, out: Path) -> Paper:
         compiling.LatexError: LaTeX is installed and fails.
     """
     results = load_all(root)
-    found = [*_parts(results, root)]
+    found = [*all_parts(results, root)]
     try:
         table = overview.table(found)
         notes = [*_collect(root, found, table, out)]
@@ -73,11 +73,6 @@ def build(root: Path, out: Path) -> Paper:
         raise PaperError(f"nothing to write about: {error}") from error
     except DamagedError as error:
         raise PaperError(str(error)) from error
-
-
-def _parts(results: Results, root: Path) -> Iterator[Part]:
-    for study, trials in results.trials.groupby("study"):
-        yield from parts(trials, root / str(study))
 
 
 def _collect(root: Path, found: Sequence[Part], table: Table, out: Path) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis import cost
 from analysis.load import Results
-from analysis.part import Part, parts
+from analysis.part import Part, all_parts
 from analysis.report import costs, pictures, rows
 from analysis.report.findings import Findings, findings, scored
 from analysis.report.limits import limits
@@ -75,7 +75,7 @@ def collect(root: Path, results: Results, said: Step) -> Collected:
     """
     measured = cost.load(root)
     seen = []
-    for part in _parts(root, results):
+    for part in all_parts(results, root):
         said(part.title)
         seen.append(_seen(part, results, measured))
     said("the page")
@@ -84,11 +84,6 @@ def collect(root: Path, results: Results, said: Step) -> Collected:
     unread = {**results.unread, **measured.attrs["unread"]}
     own = {str(Path(path).relative_to(root)): why for path, why in sorted(unread.items())}
     return Collected(root, results, seen, drawn, album, own)
-
-
-def _parts(root: Path, results: Results) -> Iterator[Part]:
-    for study, trials in results.trials.groupby("study", sort=True):
-        yield from parts(trials, root / str(study))
 
 
 def _seen(part: Part, results: Results, measured: pd.DataFrame) -> Seen:

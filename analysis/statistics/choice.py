@@ -41,7 +41,7 @@ def pick(part: Part, method: str | None = None) -> str:
     Raises:
         ValueError: no cell of the method has a selection score.
     """
-    table = ranked(part.trials)
+    table = part.ranked
     if method is not None:
         table = table[table["method"] == method]
     if table.empty and method is None:

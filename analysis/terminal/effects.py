@@ -27,6 +27,7 @@ from analysis.load import load
 from analysis.part import Part, parts
 from analysis.statistics.paired import OWN
 from analysis.terminal.layout import Column, fitting, identity
+from analysis.terminal.say import say, warn
 
 _POINTS = {*SCORES, "style", "retrieval_top1", "retrieval_top5", "drift"}
 """Shares, shown as points of 100."""
@@ -76,7 +77,7 @@ def report(folder: Path, metric: str = "score", console: Console | None = None) 
         allowed = ", ".join(metrics(frame))
         raise UnknownMetricError(f"metric {metric!r} is not in {folder}; it has {allowed}")
     for name in frame.attrs["unread"]:
-        _say(console, f"{name} holds no result of this schema and was left out", "yellow")
+        warn(console, f"{name} holds no result of this schema and was left out")
     found = []
     for part in parts(frame, folder):
         knobs, against = knob_effects(part.trials, metric), comparisons(part.trials, metric)
@@ -126,7 +127,7 @@ def _print(sheet: Sheet, knobs: pd.DataFrame, against: pd.DataFrame) -> None:
     if len(knobs):
         sheet.show(f"effects on {sheet.part.title}", _knob_columns(sheet, knobs), _KNOBS)
     else:
-        _say(sheet.console, f"{sheet.part.title}: no knob varies in any method")
+        say(sheet.console, f"{sheet.part.title}: no knob varies in any method")
     best = best_cells(sheet.part.trials)
     if len(best):
         notes = labels.explained(best, sheet.part.trials)
@@ -134,9 +135,9 @@ def _print(sheet: Sheet, knobs: pd.DataFrame, against: pd.DataFrame) -> None:
     if len(against):
         sheet.show("best cells against each other", _against_columns(sheet, against), _AGAINST)
     else:
-        _say(sheet.console, f"{sheet.part.title}: no two methods to compare")
+        say(sheet.console, f"{sheet.part.title}: no two methods to compare")
     for line in _small_lines(sheet, best, against):
-        _say(sheet.console, line)
+        say(sheet.console, line)
 
 
 def _knob_columns(sheet: Sheet, knobs: pd.DataFrame) -> list[Column]:
@@ -210,10 +211,5 @@ def _write(found: list[pd.DataFrame], path: Path, console: Console) -> Path:
     rows = pd.concat([rows for rows in found if len(rows)] or found, ignore_index=True)
     front = [name for name in ("task", "base", "rows") if name in rows]
     rows[[*front, *(c for c in rows if c not in front)]].to_csv(path, index=False)
-    _say(console, f"table   {path}")
+    say(console, f"table   {path}")
     return path
-
-
-def _say(console: Console, line: str, style: str | None = None) -> None:
-    """One line whatever its length, so that a path can be copied."""
-    console.print(line, style=style, soft_wrap=True, highlight=False, markup=False)

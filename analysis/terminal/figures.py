@@ -14,6 +14,7 @@ from analysis.figures import ACROSS, FIGURES
 from analysis.figures.style import Lacking, save
 from analysis.load import load, studies
 from analysis.part import Part, parts
+from analysis.terminal.say import say, warn
 
 
 class Job(NamedTuple):
@@ -55,10 +56,10 @@ def draw_all(root: Path, names: Sequence[str] = (), console: Console | None = No
     jobs = [*_jobs(found), *([] if names else _across(root, found))]
     written, lacking = _drawn(jobs, console)
     for line in _grouped(lacking):
-        _say(console, f"none    {line}", "yellow")
+        warn(console, f"none    {line}")
     for folder in sorted({path.parent for path in written}):
         count = sum(path.parent == folder for path in written) // 2
-        _say(console, f"figures {folder} ({count}, each as png and pdf)")
+        say(console, f"figures {folder} ({count}, each as png and pdf)")
     return written
 
 
@@ -67,7 +68,7 @@ def _parts(root: Path, names: Sequence[str], console: Console) -> list[Part]:
     for name in names:
         frame = load(root / name)
         for file, why in frame.attrs["unread"].items():
-            _say(console, f"{root / name / file} holds no result and was left out: {why}", "yellow")
+            warn(console, f"{root / name / file} holds no result and was left out: {why}")
         found += parts(frame, root / name)
     return found
 
@@ -94,7 +95,7 @@ def _drawn(jobs: Sequence[Job], console: Console) -> tuple[list[Path], dict[tupl
     with Progress(console=console, transient=True, disable=not live) as progress:
         for job in progress.track(jobs, description="figures"):
             if not live and job.what not in begun:  # a log shows that work goes on
-                _say(console, f"drawing {job.what}")
+                say(console, f"drawing {job.what}")
                 begun.add(job.what)
             try:
                 written += save(job.draw(), job.stem)
@@ -115,8 +116,3 @@ def _grouped(lacking: dict[tuple[str, str], list[str]]) -> Iterator[str]:
     for (name, reason), which in lacking.items():
         where = which[0] if len(which) == 1 else f"{len(which)} parts"
         yield f"{name} ({where}): {reason}"
-
-
-def _say(console: Console, line: str, style: str | None = None) -> None:
-    """One line whatever its length, so that a path can be copied."""
-    console.print(line, style=style, soft_wrap=True, highlight=False, markup=False)

@@ -15,6 +15,7 @@ from analysis.scale import explained
 from analysis.shares import percents
 from analysis.terminal.effects import UnknownMetricError
 from analysis.terminal.layout import Column, fitting
+from analysis.terminal.say import say, warn
 
 LEAST = 0.01
 """Pairs with a smaller share are one row together."""
@@ -67,7 +68,7 @@ def report(
     frame = load(folder)
     _check(frame, folder, metric, method)
     for name in frame.attrs["unread"]:
-        _say(console, f"{name} holds no result of this schema and was left out", "yellow")
+        warn(console, f"{name} holds no result of this schema and was left out")
     found = []
     for part in parts(frame, folder):
         for view in VIEWS:
@@ -78,7 +79,7 @@ def report(
     path = folder / "figures" / f"importance-{method}-{metric}.csv"
     path.parent.mkdir(exist_ok=True)
     pd.concat(found, ignore_index=True).to_csv(path, index=False)
-    _say(console, f"table   {path}")
+    say(console, f"table   {path}")
     return path
 
 
@@ -96,7 +97,7 @@ def _check(frame: pd.DataFrame, folder: Path, metric: str, method: str) -> None:
 def _print(part: Part, metric: str, found: Importance, console: Console) -> None:
     title = f"{part.title}, {_TITLES[found.view]}"
     if found.refused:
-        _say(console, f"{title}: nothing is ranked: {found.refused}", "yellow")
+        warn(console, f"{title}: nothing is ranked: {found.refused}")
         return
     rows = _few(found.table)
     columns = [
@@ -108,7 +109,7 @@ def _print(part: Part, metric: str, found: Importance, console: Console) -> None
     caption = f"{_caption(named, found)}{_lost(found)}"
     console.print(fitting(title, lambda layout: columns, caption, console))
     for doubt in found.doubts:
-        _say(console, f"doubt   {doubt}", "yellow")
+        warn(console, f"doubt   {doubt}")
 
 
 def _print_scale(part: Part, metric: str, method: str, console: Console) -> None:
@@ -169,8 +170,3 @@ def _flat(part: Part, found: Importance) -> pd.DataFrame:
     about = {"view": found.view, "how": found.how, "fit": found.fit, "refused": found.refused}
     about["doubts"] = "; ".join(found.doubts)
     return table.assign(**{name: [value] * len(table) for name, value in (names | about).items()})
-
-
-def _say(console: Console, line: str, style: str | None = None) -> None:
-    """One line whatever its length, so that a path can be copied."""
-    console.print(line, style=style, soft_wrap=True, highlight=False, markup=False)

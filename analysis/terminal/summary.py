@@ -15,6 +15,7 @@ from analysis.load import load
 from analysis.part import Part, parts
 from analysis.provenance import mixed
 from analysis.terminal import judged, layout
+from analysis.terminal.say import say, warn
 
 
 def summarize(folder: Path, console: Console | None = None) -> None:
@@ -30,12 +31,12 @@ def summarize(folder: Path, console: Console | None = None) -> None:
     console = console or Console()
     frame = load(folder)
     for name, why in frame.attrs["unread"].items():
-        _warn(console, f"{name} holds no result and was left out: {why}")
+        warn(console, f"{name} holds no result and was left out: {why}")
     (folder / "figures").mkdir(exist_ok=True)
     for part in parts(frame, folder):
         _summarize_part(part, console)
-    _say(console, f"results {folder}/*.json")
-    _say(console, "next    make report: what all results say; make list: the other studies")
+    say(console, f"results {folder}/*.json")
+    say(console, "next    make report: what all results say; make list: the other studies")
 
 
 def _summarize_part(part: Part, console: Console) -> None:
@@ -43,48 +44,39 @@ def _summarize_part(part: Part, console: Console) -> None:
     short, notes = labels.shortened(table, part.trials), labels.explained(table, part.trials)
     console.print(layout.scores(short, part.title, part.metric, notes, console))
     for sentence in mixed(part.trials):
-        _warn(console, f"mixed   {sentence}")
+        warn(console, f"mixed   {sentence}")
     drawn = judged.samples(short, part.trials, part.metric, console)
     if drawn is not None:
         console.print(drawn)
     table.to_csv(f"{_place(part)}.csv", index=False)
-    _say(console, f"table   {_place(part)}.csv")
+    say(console, f"table   {_place(part)}.csv")
     _draw_front(part, console)
     if drawn is not None:
         _show_samples(part, console)
     elif part.metric == "gain":
-        _say(console, "samples none were drawn (samples=0)")
+        say(console, "samples none were drawn (samples=0)")
 
 
 def _draw_front(part: Part, console: Console) -> None:
     try:
         save(pareto(part), _place(part, "-pareto"))
     except Lacking as reason:
-        _warn(console, f"figure  none: {reason}")
+        warn(console, f"figure  none: {reason}")
     else:
-        _say(console, f"figure  {_place(part, '-pareto')}.png (and .pdf)")
+        say(console, f"figure  {_place(part, '-pareto')}.png (and .pdf)")
 
 
 def _show_samples(part: Part, console: Console) -> None:
     if any(part.pictures.glob("*-photos.webp")):  # sheets of many prompts have no truth beside them
-        _say(console, f"samples {part.pictures}/*.webp")
+        say(console, f"samples {part.pictures}/*.webp")
         return
     if lacking := samples.unreadable(part):
-        _warn(console, f"no picture can be read from {part.pictures}: {', '.join(lacking)}")
+        warn(console, f"no picture can be read from {part.pictures}: {', '.join(lacking)}")
     with suppress(Lacking):  # then all were named just now
         save(samples.draw(part), _place(part, "-samples"))
-        _say(console, f"samples {_place(part, '-samples')}.png (and .pdf)")
+        say(console, f"samples {_place(part, '-samples')}.png (and .pdf)")
 
 
 def _place(part: Part, name: str = "") -> Path:
     """Where a figure goes, without a suffix."""
     return part.folder / "figures" / f"{part.slug}{name}"
-
-
-def _say(console: Console, line: str, style: str | None = None) -> None:
-    """One line whatever its length, so that a path can be copied."""
-    console.print(line, style=style, soft_wrap=True, highlight=False, markup=False)
-
-
-def _warn(console: Console, line: str) -> None:
-    _say(console, line, "yellow")

@@ -14,13 +14,13 @@ A number that is missing stays out of the history, and is null in the summary.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from typing import Any
 
-from experiments.store import FINISHED, PICTURES, Result
+from experiments.store import FINISHED, PICTURES, Result, flat
 from experiments.trial import Trial
 
 LOSS = "train/loss"
@@ -112,17 +112,6 @@ def _ends(folder: Path, start: str) -> dict[str, Path]:
     return {path.stem.removeprefix(start): path for path in files}
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with ``/`` in the names."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found |= flat(value, f"{prefix}{key}/")
-        else:
-            found[prefix + key] = value
-    return found
-
-
 def _config(values: dict[str, Any]) -> dict[str, Any]:
     named = {"trial": values["id"], "study": values["study"], "provenance": values["provenance"]}
     return {**values["trial"], **named}
@@ -139,7 +128,7 @@ def _history(epochs: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, floa
 
 def _scores(epoch: dict[str, Any]) -> dict[str, Any]:
     readings = {name: epoch[name] for name in READINGS if name in epoch}
-    return {"epoch": epoch["epoch"], EPOCH_LOSS: epoch["train_loss"], **flat(readings)}
+    return {"epoch": epoch["epoch"], EPOCH_LOSS: epoch["train_loss"], **flat(readings, "/")}
 
 
 def _known(values: dict[str, Any]) -> dict[str, float]:
@@ -149,4 +138,4 @@ def _known(values: dict[str, Any]) -> dict[str, float]:
 def _summary(values: dict[str, Any]) -> dict[str, Any]:
     head = {name: values[name] for name in ("status", "message")}
     rest = {name: values[name] or {} for name in ("parameters", "cost")}
-    return flat({**head, **(values["metrics"] or {}), **rest})
+    return flat({**head, **(values["metrics"] or {}), **rest}, "/")

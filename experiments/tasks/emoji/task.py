@@ -59,7 +59,7 @@ class EmojiTask(Task):
         self.dev = self.exam.dev
         self._untouched = Untouched(torch.full((len(self.dev),), torch.nan), {}, {})
         self.provenance = {
-            "base": {"name": trial.base, "sha256": bases.fingerprint(self.exam.model)},
+            "base": {"name": trial.base, "sha256": self.exam.base_fingerprint},
             "data": {
                 "source": "packages, see experiments/tasks/emoji/sources.py",
                 "train": self.train_size,
@@ -155,6 +155,7 @@ class Exam:
     def __init__(self, style: str, base: str, drift_rows: int, samples: int) -> None:
         self.style, self.drift_rows = style, drift_rows
         self.model = unet.load(base)
+        self.base_fingerprint = bases.fingerprint(self.model)
         self.pictures = table.load(rows.styles_of(style, drift_rows))
         self.fingerprint = self.pictures.fingerprint
         chosen = self._choose(1)
