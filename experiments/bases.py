@@ -85,7 +85,7 @@ def load_model(base: Base, labels: int) -> nn.Module:
         use_safetensors=True,
     )
     if model.config.model_type == "mpnet":
-        from experiments.mpnet import fuse_attention
+        from experiments.encoders.mpnet import fuse_attention
 
         fuse_attention(model)
     return model

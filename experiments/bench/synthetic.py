@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments import bases
 from experiments.tasks.base import READINGS, Batch, Scores, Split, Task
 from experiments.trial import Trial
 from lokr import LaneNoise
@@ -70,8 +71,9 @@ class Size:
 class RandomTokens(Task):
     """The ``Task`` of :mod:`experiments.tasks.base`, on a base of this size.
 
-    Every row is full, so nobody needs an attention mask: a mask would have a base ask the device
-    for its values, which no graph can record.
+    Every row is full. On a GPU the base is given a mask all the same, as the real tasks give it:
+    without one transformers makes one of its own inside a recording, and of a kind that torch's
+    fused attention does not take.
     """
 
     primary = "accuracy"
@@ -144,6 +146,7 @@ class RandomTokens(Task):
 
     @staticmethod
     def _logits(model: nn.Module, batch: Batch) -> Tensor:
-        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-        logits: Tensor = model(**inputs).logits.float()
+        ids = batch["input_ids"]
+        mask = bases.additive_mask(torch.ones_like(ids)) if ids.is_cuda else None
+        logits: Tensor = model(input_ids=ids, attention_mask=mask).logits.float()
         return logits

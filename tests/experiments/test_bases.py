@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from experiments import bases
-from experiments.mpnet import Encoder, SelfAttention, fuse_attention
+from experiments.encoders.mpnet import Encoder, SelfAttention, fuse_attention
 
 ROWS, TOKENS = 3, 21
 SMALL = {

@@ -62,7 +62,16 @@ class Encoder(original.MPNetEncoder):
         position = torch.arange(x.shape[1], device=x.device)
         distance = position - position.unsqueeze(1) + len(self.buckets) // 2  # (T, T), from 0
         bias = self.relative_attention_bias(self.buckets[distance])  # (T, T, H)
-        return bias.permute(2, 0, 1).unsqueeze(0)
+        # Dense in its last axis, or torch's attention goes piece by piece, in fp32.
+        return bias.permute(2, 0, 1).contiguous().unsqueeze(0)
+
+    def bias_of(self, x: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """What all layers add to their scores: position and padding, (1 or M, H, T, T)."""
+        kind = x.device.type
+        bias = self.compute_position_bias(x)
+        if torch.is_autocast_enabled(kind):  # once, not in every layer
+            bias = bias.to(torch.get_autocast_dtype(kind))
+        return bias if attention_mask is None else bias + attention_mask
 
     def forward(
         self,
@@ -77,9 +86,7 @@ class Encoder(original.MPNetEncoder):
         if output_attentions or output_hidden_states:
             wanted = (output_attentions, output_hidden_states, return_dict)
             return super().forward(hidden_states, attention_mask, *wanted, **kwargs)
-        bias = _sum(self.compute_position_bias(hidden_states), attention_mask)
-        if torch.is_autocast_enabled(bias.device.type):  # once, not in every layer
-            bias = bias.to(torch.get_autocast_dtype(bias.device.type))
+        bias = self.bias_of(hidden_states, attention_mask)
         for layer in self.layer:
             hidden_states = layer(hidden_states, position_bias=bias, **kwargs)[0]
         return BaseModelOutput(last_hidden_state=hidden_states) if return_dict else (hidden_states,)
