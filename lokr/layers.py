@@ -125,13 +125,14 @@ class Adapter(nn.Module):
         # By name: replicas (DataParallel) and shards (FSDP) have tensors, and no parameters.
         t: dict[str, Tensor] = {name: getattr(self, name) for name in self.specs[0].shapes}
         w1 = t["lokr_w1"] if "lokr_w1" in t else t["lokr_w1_a"] @ t["lokr_w1_b"]
-        scale = self.specs[0].scale if self.lanes == 1 else self.scale.view(-1, 1, 1)
+        if any(spec.scale != 1 for spec in self.specs):
+            w1 = w1 * (self.specs[0].scale if self.lanes == 1 else self.scale.view(-1, 1, 1))
         w2_b = t.get("lokr_w2_b")
         kernel = self.specs[0].kernel
         if w2_b is not None and kernel and "lokr_t2" not in t:
             w2_b = w2_b.view(*w2_b.shape[:2], self.specs[0].d, *kernel)
         return product.Factors(
-            w1=w1 * scale,
+            w1=w1,
             w2=t.get("lokr_w2"),
             w2_a=t.get("lokr_w2_a"),
             w2_b=w2_b,

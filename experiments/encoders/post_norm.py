@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -42,8 +43,11 @@ def fuse_norms(model: nn.Module) -> nn.Module:
     """Let the encoders of a model go this way: for work under autocast, and for models that are
     asked for no more than their last hidden states.
 
-    Those stay as they are that have other layers, that drop something out, or whose norms train.
+    Those stay as they are that have other layers, that drop something out, or whose norms train;
+    and all of them where Triton is not installed.
     """
+    if find_spec("triton") is None:
+        return model
     for module in model.modules():
         kind = getattr(getattr(module, "config", None), "model_type", None)
         layers = getattr(module, "layer", None)

@@ -171,19 +171,20 @@ def _compute_backward(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x (empty unless ``needs_x``), and of the factors.
 
-    The factors' lie side by side, (L, width), in the order w1, w2, or w1, w2_a, w2_b.
+    The factors' lie one after the other, (L·width,), in the order w1, w2, or w1, w2_a, w2_b: each
+    is dense, so that nothing has to be copied out.
     """
     s = _dims(x, w1, w2, w2_a)
     gy = gy.contiguous()
     if not fused:
         gx, each = plain.backward(s, gy, x, u, h, w1, w2, w2_a, w2_b, needs_x)
-        flat = torch.cat([t.flatten(1) for t in each], 1)
+        flat = torch.cat([t.flatten() for t in each])
     elif s.n:
         gx = torch.empty_like(x) if needs_x else x.new_empty(0)
         with _on(x.device):
             flat = _gradients_of(s)(s, gy, x, u, gx, _contiguous(w1, w2, w2_a, w2_b))
     else:
-        gx, flat = torch.empty_like(x), w1.new_zeros(s.lanes, _width(s))
+        gx, flat = torch.empty_like(x), w1.new_zeros(s.lanes * _width(s))
     if needs_x and weight is not None:
         gx.addmm_(gy, weight)
     return gx, flat
@@ -210,7 +211,7 @@ def _(
 ) -> tuple[Tensor, Tensor]:
     s = _dims(x, w1, w2, w2_a)
     gx = torch.empty_like(x) if needs_x else x.new_empty(0)
-    return gx, w1.new_empty(s.lanes, _width(s))
+    return gx, w1.new_empty(s.lanes * _width(s))
 
 
 def _gradients_of(s: Dims) -> Any:
@@ -257,11 +258,12 @@ def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: Factors)
         NEEDS_X=gx.numel() > 0,
         **into,
     )
-    total = sums.sum(0)  # (L, width)
+    total = sums.sum(0)  # (L·width,)
     if d_blocks == 1:
         return total
-    g_w1 = total[:, :at_a].view(s.lanes, d_blocks, -1).sum(1)
-    return torch.cat([g_w1, total[:, at_a:]], 1)
+    end = s.lanes * at_a
+    g_w1 = total[:end].view(s.lanes, d_blocks, -1).sum(1)
+    return torch.cat([g_w1.flatten(), total[end:]])
 
 
 def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors) -> Tensor:
@@ -290,7 +292,7 @@ def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors) ->
     if gx.numel():
         torch.bmm(z, f.full.to(x.dtype), out=gx.view(s.lanes, -1, s.d))
     g_w1 = sums.view(p, s.lanes, blocks, -1).sum((0, 2))
-    return torch.cat([g_w1, _times_in_pieces(s, z, x).flatten(1)], 1)
+    return torch.cat([g_w1.flatten(), _times_in_pieces(s, z, x).flatten()])
 
 
 def _times_in_pieces(s: Dims, gz: Tensor, x: Tensor) -> Tensor:
@@ -301,8 +303,8 @@ def _times_in_pieces(s: Dims, gz: Tensor, x: Tensor) -> Tensor:
 
 
 def _sums(p: int, s: Dims, width: int, x: Tensor) -> Tensor:
-    """Where the programs leave their sums: (P, L, width) fp32."""
-    return torch.empty(p, s.lanes, width, dtype=torch.float32, device=x.device)
+    """Where the programs leave their sums: (P, L·width) fp32."""
+    return torch.empty(p, s.lanes * width, dtype=torch.float32, device=x.device)
 
 
 def _width(s: Dims) -> int:
@@ -324,9 +326,9 @@ def _differentiate(
     x, u, h, weight, w1, w2, w2_a, w2_b = ctx.saved_tensors
     needs_x = ctx.needs_input_grad[0]
     gx, flat = backward(gy, x, u, h, weight, w1, w2, w2_a, w2_b, needs_x, ctx.fused)
-    factors = [t for t in (w1, w2, w2_a, w2_b) if t is not None]
-    parts = iter(flat.split([t[0].numel() for t in factors], 1))
-    given = [None if t is None else next(parts).reshape(t.shape) for t in (w1, w2, w2_a, w2_b)]
+    factors = (w1, w2, w2_a, w2_b)
+    parts = iter(flat.split([t.numel() for t in factors if t is not None]))
+    given = [None if t is None else next(parts).view(t.shape) for t in factors]
     g_onto = gy if ctx.needs_input_grad[8] else None
     return (gx if needs_x else None, None, None, *given, None, g_onto)
 

@@ -245,7 +245,7 @@ def backward_out(
 
     One program: every P-th tile of a lane's tokens, and BB of the b columns.
     gy (L·n, a·b); gu (blocks of b, L·n, a·r) to be summed, ``size`` numbers a block;
-    w2_a's part of the sums (P, L, SUMS) begins at AT.
+    w2_a's part (L, b, r) of the sums (P, L·SUMS) begins at L·AT.
     """
     first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     at_b = block * BB + tl.arange(0, BB)
@@ -269,7 +269,7 @@ def backward_out(
         tl.store(gu + start + at, gm.to(gu.dtype.element_ty), mask=narrow)
         total = tl.dot(tl.trans(g), middle, total, input_precision=PRECISION)
     here = (at_b < b)[:, None] & (at_r < r)[None, :]
-    out = sums + (first * lanes + lane).to(tl.int64) * SUMS + AT
+    out = sums + first.to(tl.int64) * lanes * SUMS + lanes * AT + lane * b * r
     tl.store(out + at_b[:, None] * r + at_r[None, :], total, mask=here)
 
 
@@ -284,8 +284,8 @@ def backward_in(
     """What gu gives of a low-rank layer: Δgx, and the gradients of w2_b and w1.
 
     One program: every P-th tile of a lane's tokens, and BD of the d columns. BLOCKS parts of gu,
-    ``size`` numbers each, are added. x, gx (L·n, c·d); the sums (P, L, SUMS) begin with w1's, once
-    a block of d, and w2_b's begin at AT.
+    ``size`` numbers each, are added. x, gx (L·n, c·d); the sums (P, L·SUMS) begin with w1's
+    (L, blocks of d, a, c), and w2_b's (L, r, d) begin at L·AT.
     """
     first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     at_d = block * BD + tl.arange(0, BD)
@@ -320,9 +320,11 @@ def backward_in(
         h = tl.dot(xt, tl.trans(right), input_precision=PRECISION).to(dtype)  # (BN·C, R)
         total_1 = _add_w1(total_1, gm, h, BN, A, C, R, WIDE)
     here = (at_d < d)[:, None] & (at_r < r)[None, :]
-    out = sums + (first * lanes + lane).to(tl.int64) * SUMS
-    tl.store(out + AT + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
-    _store_w1(out + block * a * c, total_1, a, c, WIDE, A, C)
+    out = sums + first.to(tl.int64) * lanes * SUMS
+    at_b = out + lanes * AT + lane * r * d
+    tl.store(at_b + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
+    out += (lane * tl.num_programs(1) + block) * a * c
+    _store_w1(out, total_1, a, c, WIDE, A, C)
 
 
 @triton.jit
@@ -358,7 +360,8 @@ def backward_low_rank(
     """All gradients of a low-rank layer whose w2 fits a tile (BB >= b and BD >= d).
 
     h and u are taken from x again, and gu stays in registers. One program: every P-th tile of a
-    lane's tokens. gy (L·n, a·b); x, gx (L·n, c·d); sums (P, L, a·c + b·r + r·d).
+    lane's tokens. gy (L·n, a·b); x, gx (L·n, c·d); sums (P, L·(a·c + b·r + r·d)):
+    w1's gradients (L, a, c), then w2_a's, then w2_b's.
     """
     first, lane = tl.program_id(0), tl.program_id(1)
     at_b, at_d, at_r = tl.arange(0, BB), tl.arange(0, BD), tl.arange(0, R)
@@ -392,14 +395,14 @@ def backward_low_rank(
         if NEEDS_X:
             delta = tl.dot(gh, right_d, input_precision=PRECISION)
             tl.store(gx + at_x, delta.to(dtype), mask=inside_x)
-    out = sums + (first * lanes + lane).to(tl.int64) * (a * c + b * r + r * d)
-    _store_w1(out, total_1, a, c, WIDE, A, C)
-    out += a * c
+    out = sums + first.to(tl.int64) * lanes * (a * c + b * r + r * d)
+    _store_w1(out + lane * a * c, total_1, a, c, WIDE, A, C)
+    out += lanes * a * c
     here = (at_b < b)[:, None] & (at_r < r)[None, :]
-    tl.store(out + at_b[:, None] * r + at_r[None, :], total_a, mask=here)
-    out += b * r
+    tl.store(out + lane * b * r + at_b[:, None] * r + at_r[None, :], total_a, mask=here)
+    out += lanes * b * r
     here = (at_d < d)[:, None] & (at_r < r)[None, :]
-    tl.store(out + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
+    tl.store(out + lane * r * d + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
 
 
 @triton.jit(do_not_specialize=["n", "lanes"])
@@ -412,7 +415,7 @@ def backward_full(
     """All gradients of a layer whose full w2 fits a tile (BB >= b and BD >= d).
 
     One program: every P-th tile of a lane's tokens. gy (L·n, a·b); x, gx (L·n, c·d);
-    sums (P, L, a·c + b·d).
+    sums (P, L·(a·c + b·d)): w1's gradients (L, a, c), then w2's.
     """
     first, lane = tl.program_id(0), tl.program_id(1)
     at_b, at_d = tl.arange(0, BB), tl.arange(0, BD)
@@ -439,11 +442,11 @@ def backward_full(
             tl.store(gx + at, delta.to(dtype), mask=inside)
         total_2 = tl.dot(tl.trans(gz), xt, total_2, input_precision=PRECISION)
         total_1 = _add_w1(total_1, g, z, BN, A, C, BB, WIDE)
-    out = sums + (first * lanes + lane).to(tl.int64) * (a * c + b * d)
-    _store_w1(out, total_1, a, c, WIDE, A, C)
-    out += a * c
+    out = sums + first.to(tl.int64) * lanes * (a * c + b * d)
+    _store_w1(out + lane * a * c, total_1, a, c, WIDE, A, C)
+    out += lanes * a * c
     here = (at_b < b)[:, None] & (at_d < d)[None, :]
-    tl.store(out + at_b[:, None] * d + at_d[None, :], total_2, mask=here)
+    tl.store(out + lane * b * d + at_b[:, None] * d + at_d[None, :], total_2, mask=here)
 
 
 @triton.jit(do_not_specialize=["n"])

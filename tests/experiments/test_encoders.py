@@ -106,12 +106,13 @@ def test_no_rows_and_no_history():
     assert x.grad.shape == (0, 16)
     with torch.no_grad():
         y, half = add_norm(torch.ones(2, 16, device=DEVICE), torch.ones(2, 16, device=DEVICE), made)
-    assert not y.requires_grad and not half.requires_grad
+    assert not y.requires_grad
+    assert not half.requires_grad
 
 
 def test_a_residual_in_half_precision_is_refused():
     x = torch.ones(2, 16, device=DEVICE, dtype=torch.float16)
-    with pytest.raises(ValueError, match="residual: expected torch.float32, got torch.float16"):
+    with pytest.raises(ValueError, match="residual: expected"):
         add_norm(x, x, norm(16, torch.Generator().manual_seed(0)))
 
 
