@@ -72,8 +72,9 @@ class Adapter(nn.Module):
         return len(self.specs)
 
     def _place_constants(self) -> None:
-        """Scales and dropout rates, fp32 beside the factors whatever dtype those have."""
-        device = next(self.parameters()).device
+        """Scales and dropout rates beside the factors: in fp32 or, as those are, in fp64."""
+        factor = next(self.parameters())
+        device, dtype = factor.device, torch.promote_types(factor.dtype, torch.float32)
         kernels.meet(device)
         constants = {
             "scale": [spec.scale for spec in self.specs],
@@ -81,7 +82,7 @@ class Adapter(nn.Module):
             "module_drop": self.module_dropout,
         }
         for name, values in constants.items():
-            tensor = torch.tensor(values, dtype=torch.float32, device=device)
+            tensor = torch.tensor(values, dtype=dtype, device=device)
             self.register_buffer(name, tensor, persistent=False)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Adapter:
@@ -121,12 +122,10 @@ class Adapter(nn.Module):
         return reference.delta_weight(self.lane(lane), self.specs[lane])
 
     def factors(self) -> product.Factors:
-        """The tensors as :mod:`lokr.product` takes them; w1 carries the scale."""
+        """The tensors as :mod:`lokr.product` takes them."""
         # By name: replicas (DataParallel) and shards (FSDP) have tensors, and no parameters.
         t: dict[str, Tensor] = {name: getattr(self, name) for name in self.specs[0].shapes}
         w1 = t["lokr_w1"] if "lokr_w1" in t else t["lokr_w1_a"] @ t["lokr_w1_b"]
-        if any(spec.scale != 1 for spec in self.specs):
-            w1 = w1 * (self.specs[0].scale if self.lanes == 1 else self.scale.view(-1, 1, 1))
         w2_b = t.get("lokr_w2_b")
         kernel = self.specs[0].kernel
         if w2_b is not None and kernel and "lokr_t2" not in t:
@@ -137,6 +136,7 @@ class Adapter(nn.Module):
             w2_a=t.get("lokr_w2_a"),
             w2_b=w2_b,
             t2=t.get("lokr_t2"),
+            scale=self.scale if any(spec.scale != 1 for spec in self.specs) else None,
         )
 
     def drop(self, delta: Tensor, channel_axis: int) -> Tensor:
@@ -150,9 +150,10 @@ class Adapter(nn.Module):
         return delta
 
     def keep(self, factors: product.Factors) -> product.Factors:
-        """Module dropout in w1, for a product that :meth:`drop` never sees."""
+        """Module dropout in the scale, for a product that :meth:`drop` never sees."""
         if self.training and any(self.module_dropout):
-            return factors._replace(w1=factors.w1 * self._kept().unsqueeze(2))
+            kept = self._kept().flatten()
+            return factors._replace(scale=kept if factors.scale is None else factors.scale * kept)
         return factors
 
     @property

@@ -30,9 +30,10 @@ NARROW = 24
 class Factors(NamedTuple):
     """The tensors of one layer, each with a leading lane axis; absent ones are None.
 
-    ``w1`` (L, a, c) already carries the scale of each lane. ``w2`` is (L, b, d, *k); or ``w2_a``
-    (L, b, r) with ``w2_b`` (L, r, d, *k); or, with ``t2`` (L, r, r, *k), ``w2_a`` (L, r, b) and
-    ``w2_b`` (L, r, d).
+    ``w1`` is (L, a, c). ``w2`` is (L, b, d, *k); or ``w2_a`` (L, b, r) with ``w2_b``
+    (L, r, d, *k); or, with ``t2`` (L, r, r, *k), ``w2_a`` (L, r, b) and ``w2_b`` (L, r, d).
+    ``scale`` (L,), in fp32 or better and without a gradient, is what w1 has yet to be multiplied
+    by; None: nothing.
     """
 
     w1: Tensor
@@ -40,6 +41,7 @@ class Factors(NamedTuple):
     w2_a: Tensor | None = None
     w2_b: Tensor | None = None
     t2: Tensor | None = None
+    scale: Tensor | None = None
 
     @property
     def full(self) -> Tensor:
@@ -54,10 +56,18 @@ class Factors(NamedTuple):
         assert self.w2_b is not None
         return self.w2_a, self.w2_b
 
+    def scaled(self) -> Factors:
+        """The same with the scale in w1."""
+        if self.scale is None:
+            return self
+        scale = self.scale.to(torch.promote_types(self.w1.dtype, torch.float32))
+        w1 = (self.w1 * scale.view(-1, 1, 1)).to(self.w1.dtype)
+        return self._replace(w1=w1, scale=None)
+
     def to(self, dtype: torch.dtype) -> Factors:
-        """Every tensor in ``dtype``."""
-        others = (None if t is None else t.to(dtype) for t in self[1:])
-        return Factors(self.w1.to(dtype), *others)
+        """Every factor in ``dtype``."""
+        others = (None if t is None else t.to(dtype) for t in self[1:-1])
+        return Factors(self.w1.to(dtype), *others)._replace(scale=self.scale)
 
 
 @dataclass(frozen=True)
@@ -96,7 +106,7 @@ def conv(x: Tensor, factors: Factors, settings: ConvSettings) -> Tensor:
     Returns:
         (L·N, a·b, *S').
     """
-    f = factors.to(x.dtype)
+    f = factors.scaled().to(x.dtype)
     x = padded(x, settings)
     if settings.groups > 1:
         return _grouped_conv(x, f, settings)

@@ -95,37 +95,39 @@ def call(program: str, s: Dims, t: Buffers, tile: Tile, per_sm: int) -> Any:
     blocks = -(-s.b // tile["BB"]) if program in ("backward_out", "mix", "mix_backward") else 1
     blocks = -(-s.d // tile["BD"]) if program == "backward_in" else blocks
     if program == "mix":
-        args = (t.gz, t.w1, t.bias, t.y, t.y, s.n, s.a, s.b, s.c)
-        flags = {"BIAS": True, "ONTO": False}
+        args = (t.gz, t.w1, t.w1, t.bias, t.y, t.y, s.n, s.a, s.b, s.c)
+        flags = {"BIAS": True, "ONTO": False, "SCALED": False}
         return programs.mix, (count, blocks, s.lanes), args, {**flags, **tile}
     sms = torch.cuda.get_device_properties(0).multi_processor_count
     p = max(1, min(count, -(-per_sm * sms // (s.lanes * blocks))))
     if program == "forward":
         right = t.w2_b if s.r else t.w2
-        args = (t.x, t.w1, right, t.w2_a, t.bias, t.y, t.y, t.u, s.n, *s[2:])
-        flags = {"BIAS": True, "ONTO": False, "KEEP_U": tiles.keeps_u(s)}
+        args = (t.x, t.w1, t.w1, right, t.w2_a, t.bias, t.y, t.y, t.u, s.n, *s[2:])
+        flags = {"BIAS": True, "ONTO": False, "SCALED": False, "KEEP_U": tiles.keeps_u(s)}
         return programs.forward, (p if tile["LOOP"] else count, s.lanes), args, {**flags, **tile}
     width = blocks * s.a * s.c + s.b * max(s.r, s.d) + s.r * s.d
     sums = linear._sums(p, s, width, t.x)
     sizes = (s.n, s.lanes)
     size = s.lanes * s.n * s.a * s.r
     grid = (p, blocks, s.lanes)
+    back = {"NEEDS_X": True, "SCALED": False}
     if program == "backward_out":
         gu = torch.empty(blocks, size, device="cuda")
         gu = gu if blocks > 1 else gu.to(t.x.dtype)
         args = (t.gy, t.u, t.w2_a, gu, sums, *sizes, size, width, 0, s.a, s.b, s.r)
         return programs.backward_out, grid, args, tile
     if program == "backward_in":
-        args = (t.u, t.x, t.w1, t.w2_b, t.gx, sums, *sizes, size, width, 0, s.a, s.c, s.d, s.r)
-        return programs.backward_in, grid, args, {"BLOCKS": 1, "NEEDS_X": True, **tile}
+        numbers = (size, width, 0, s.a, s.c, s.d, s.r)
+        args = (t.u, t.x, t.w1, t.w1, t.w2_b, t.gx, sums, *sizes, *numbers)
+        return programs.backward_in, grid, args, {"BLOCKS": 1, **back, **tile}
     if program == "mix_backward":
-        args = (t.gy, t.gz, t.w1, t.gz, sums, *sizes, s.a, s.b, s.c)
-        return programs.mix_backward, grid, args, tile
+        args = (t.gy, t.gz, t.w1, t.w1, t.gz, sums, *sizes, s.a, s.b, s.c)
+        return programs.mix_backward, grid, args, {"SCALED": False, **tile}
     if program == "backward_low_rank":
-        args = (t.gy, t.x, t.w1, t.w2_a, t.w2_b, t.gx, sums, *sizes, *s[2:])
-        return programs.backward_low_rank, (p, s.lanes), args, {"NEEDS_X": True, **tile}
-    args = (t.gy, t.x, t.w1, t.w2, t.gx, sums, *sizes, *s[2:6])
-    return programs.backward_full, (p, s.lanes), args, {"NEEDS_X": True, **tile}
+        args = (t.gy, t.x, t.w1, t.w1, t.w2_a, t.w2_b, t.gx, sums, *sizes, *s[2:])
+        return programs.backward_low_rank, (p, s.lanes), args, {**back, **tile}
+    args = (t.gy, t.x, t.w1, t.w1, t.w2, t.gx, sums, *sizes, *s[2:6])
+    return programs.backward_full, (p, s.lanes), args, {**back, **tile}
 
 
 def programs_for(s: Dims) -> tuple[str, ...]:
@@ -233,8 +235,8 @@ def _adapted(s: Dims, t: Buffers, weight: torch.Tensor, fused: bool = True) -> N
     dtype = torch.float32 if fused else t.x.dtype
     given = (t.w1, None, t.w2_a, t.w2_b) if s.r else (t.w1, t.w2, None, None)
     factors = [None if f is None else f.to(dtype) for f in given]
-    _, u, h = linear._forward(t.x, weight, t.bias, *factors, fused, None)
-    linear._backward(t.gy, t.x, u, h, weight, *factors, True, fused)
+    _, u, h = linear._forward(t.x, weight, t.bias, *factors, fused, None, None)
+    linear._backward(t.gy, t.x, u, h, weight, *factors, True, fused, None)
 
 
 def measure(name: str, program: str) -> list[dict[str, Any]]:

@@ -143,9 +143,10 @@ def adapted_linear(
         )
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     fused = serves(x.device, x.dtype, f)
-    f = f.to(torch.float32 if fused else x.dtype)
+    f = f.to(torch.float32) if fused else f.scaled().to(x.dtype)
     below = None if onto is None else onto.reshape(-1, onto.shape[-1]).contiguous()
-    y = linear.adapted_linear(rows, weight, bias, f.w1, f.w2, f.w2_a, f.w2_b, fused, below)
+    factors = (f.w1, f.w2, f.w2_a, f.w2_b)
+    y = linear.adapted_linear(rows, weight, bias, *factors, fused, below, f.scale)
     # As torch.matmul ends. What an operator returns, and views of it, may not be changed in place,
     # and ReLU(inplace=True) may come next.
     out: Tensor = torch.ops.aten._unsafe_view(y, [*x.shape[:-1], y.shape[-1]])

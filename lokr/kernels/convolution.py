@@ -190,16 +190,16 @@ def _slid(
     frozen = None if weight is None else Frozen(weight, own)
     if f.w2 is not None:
         h, y = slide(rows, f.w2, own, frozen)
-        after = Factors(f.w1, w2=_identity(f.w2))
+        after = Factors(f.w1, w2=_identity(f.w2), scale=f.scale)
     elif f.t2 is None:
         w2_a, w2_b = f.low
         h, y = slide(rows, w2_b, own, frozen)
-        after = Factors(f.w1, w2_a=w2_a, w2_b=_identity(w2_b))
+        after = Factors(f.w1, w2_a=w2_a, w2_b=_identity(w2_b), scale=f.scale)
     else:
         w2_a, w2_b = f.low
         narrow, y = slide(rows, w2_b[..., None, None], STAY, frozen)
         h, _ = slide(narrow, f.t2, own, None)
-        after = Factors(f.w1, w2_a=w2_a.mT, w2_b=_identity(f.t2))
+        after = Factors(f.w1, w2_a=w2_a.mT, w2_b=_identity(f.t2), scale=f.scale)
     # What slid is applied already: only an identity is left of it.
     return kernels.adapted_linear(h, None, bias, after, None if frozen is None else y)
 

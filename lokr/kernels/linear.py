@@ -42,6 +42,7 @@ def adapted_linear(
     w2_b: Tensor | None,
     fused: bool,
     onto: Tensor | None = None,
+    scale: Tensor | None = None,
 ) -> Tensor:
     """W·x + bias + ΔW·x for all lanes, onto another layer's output if there is one.
 
@@ -49,18 +50,19 @@ def adapted_linear(
         x: (L·n, c·d), contiguous.
         weight: (a·b, c·d) in the dtype of x, frozen; None leaves W·x out.
         bias: (a·b,), frozen, or None.
-        w1: (L, a, c), with the lanes' scales; fp32 if ``fused``, else in the dtype of x.
+        w1: (L, a, c); fp32 if ``fused``, else in the dtype of x.
         w2: (L, b, d) in the dtype of w1; or None, and then
         w2_a, w2_b: (L, b, r) and (L, r, d).
         fused: in Triton (x in fp32, bf16 or fp16).
         onto: (L·n, a·b), contiguous, in the dtype of x: what the product is added to; or None.
+        scale: (L,), contiguous, what w1 is multiplied by; None, and always so unless ``fused``: nothing.
 
     Returns:
         (L·n, a·b) in the dtype of x. Gradients of x, of the factors and of ``onto``, each in its
-        dtype; none of the frozen tensors, and none of second order.
+        dtype; none of the frozen tensors and of the scale, and none of second order.
     """
     call = _forward if is_traced() else _direct
-    y: Tensor = call(x, weight, bias, w1, w2, w2_a, w2_b, fused, onto)[0]
+    y: Tensor = call(x, weight, bias, w1, w2, w2_a, w2_b, fused, onto, scale)[0]
     return y
 
 
@@ -77,6 +79,7 @@ def _compute(
     w2_b: Tensor | None,
     fused: bool,
     onto: Tensor | None,
+    scale: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, and what the backward pass wants of u and h (empty where it takes them anew)."""
     s = _dims(x, w1, w2, w2_a)
@@ -90,7 +93,8 @@ def _compute(
         u, h = x.new_empty(_kept(s)), x.new_empty(0)
         if s.n:
             with _on(x.device):
-                _write_delta(s, x, _contiguous(w1, w2, w2_a, w2_b), (bias, onto), y, u)
+                f = _contiguous(w1, w2, w2_a, w2_b, scale)
+                _write_delta(s, x, f, (bias, onto), y, u)
     if weight is not None:
         y.addmm_(x, weight.t())
     return y, u, h
@@ -110,6 +114,7 @@ def _(
     w2_b: Tensor | None,
     fused: bool,
     onto: Tensor | None,
+    scale: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     s = _dims(x, w1, w2, w2_a)
     y = x.new_empty(x.shape[0], s.a * s.b)
@@ -132,20 +137,27 @@ def _write_delta(
 
     others = [_or(t, x) for t in added]
     flags = {name: t is not None for name, t in zip(("BIAS", "ONTO"), added, strict=True)}
+    w1 = _scaled(f, flags)
     if not s.r and not tiles.in_a_tile(s):
         z = _times_w2(s, x, f.full)
         tile = tiles.mix(s, x.dtype)
         grid = (tiles.count(s, tile), -(-s.b // tile["BB"]), s.lanes)
-        programs.mix[grid](*(z, f.w1, *others, y, s.n, s.a, s.b, s.c), **flags, **tile)
+        programs.mix[grid](*(z, *w1, *others, y, s.n, s.a, s.b, s.c), **flags, **tile)
         return
     tile = tiles.forward(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device) if tile["LOOP"] else tiles.count(s, tile)
     programs.forward[(p, s.lanes)](
-        *(x, f.w1, _or(f.w2, f.w2_b), _or(f.w2_a, f.w1), *others, y, u, s.n, *s[2:]),
+        *(x, *w1, _or(f.w2, f.w2_b), _or(f.w2_a, f.w1), *others, y, u, s.n, *s[2:]),
         **flags,
         KEEP_U=u.numel() > 0,
         **tile,
     )
+
+
+def _scaled(f: Factors, flags: dict[str, bool]) -> tuple[Tensor, Tensor]:
+    """w1 and its scale as the programs take them; says in ``flags`` whether there is one."""
+    flags["SCALED"] = f.scale is not None
+    return f.w1, f.w1 if f.scale is None else f.scale
 
 
 def _times_w2(s: Dims, x: Tensor, w2: Tensor) -> Tensor:
@@ -168,6 +180,7 @@ def _compute_backward(
     w2_b: Tensor | None,
     needs_x: bool,
     fused: bool,
+    scale: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of x (empty unless ``needs_x``), and of the factors.
 
@@ -182,7 +195,7 @@ def _compute_backward(
     elif s.n:
         gx = torch.empty_like(x) if needs_x else x.new_empty(0)
         with _on(x.device):
-            flat = _gradients_of(s)(s, gy, x, u, gx, _contiguous(w1, w2, w2_a, w2_b))
+            flat = _gradients_of(s)(s, gy, x, u, gx, _contiguous(w1, w2, w2_a, w2_b, scale))
     else:
         gx, flat = torch.empty_like(x), w1.new_zeros(s.lanes * _width(s))
     if needs_x and weight is not None:
@@ -208,6 +221,7 @@ def _(
     w2_b: Tensor | None,
     needs_x: bool,
     fused: bool,
+    scale: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     s = _dims(x, w1, w2, w2_a)
     gx = torch.empty_like(x) if needs_x else x.new_empty(0)
@@ -229,8 +243,9 @@ def _low_rank_in_a_tile(
     tile = tiles.backward_low_rank(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device)
     sums = _sums(p, s, _width(s), x)
+    flags = {"NEEDS_X": gx.numel() > 0}
     programs.backward_low_rank[(p, s.lanes)](
-        *(gy, x, f.w1, *f.low, gx, sums, s.n, s.lanes, *s[2:]), NEEDS_X=gx.numel() > 0, **tile
+        *(gy, x, *_scaled(f, flags), *f.low, gx, sums, s.n, s.lanes, *s[2:]), **flags, **tile
     )
     return sums.sum(0)
 
@@ -252,10 +267,12 @@ def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: Factors)
     programs.backward_out[(p, b_blocks, s.lanes)](
         gy, u, w2_a, gu, sums, s.n, s.lanes, size, width, at_a, s.a, s.b, s.r, **out
     )
+    flags = {"NEEDS_X": gx.numel() > 0}
+    tensors = (gu, x, *_scaled(f, flags), w2_b, gx, sums)
     programs.backward_in[(p, d_blocks, s.lanes)](
-        *(gu, x, f.w1, w2_b, gx, sums, s.n, s.lanes, size, width, at_b, s.a, s.c, s.d, s.r),
+        *(*tensors, s.n, s.lanes, size, width, at_b, s.a, s.c, s.d, s.r),
         BLOCKS=b_blocks,
-        NEEDS_X=gx.numel() > 0,
+        **flags,
         **into,
     )
     total = sums.sum(0)  # (L·width,)
@@ -272,8 +289,9 @@ def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: F
     tile = tiles.backward_full(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device)
     sums = _sums(p, s, _width(s), x)
+    flags = {"NEEDS_X": gx.numel() > 0}
     programs.backward_full[(p, s.lanes)](
-        *(gy, x, f.w1, f.full, gx, sums, s.n, s.lanes, *s[2:6]), NEEDS_X=gx.numel() > 0, **tile
+        *(gy, x, *_scaled(f, flags), f.full, gx, sums, s.n, s.lanes, *s[2:6]), **flags, **tile
     )
     return sums.sum(0)
 
@@ -286,8 +304,9 @@ def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors) ->
     blocks = -(-s.b // tile["BB"])
     p = tiles.programs(s, tile, blocks, x.device)
     sums = _sums(p, s, blocks * s.a * s.c, x)
+    flags: dict[str, bool] = {}
     programs.mix_backward[(p, blocks, s.lanes)](
-        gy, z, f.w1, z, sums, s.n, s.lanes, s.a, s.b, s.c, **tile
+        *(gy, z, *_scaled(f, flags), z, sums, s.n, s.lanes, s.a, s.b, s.c), **flags, **tile
     )  # z is now gz
     if gx.numel():
         torch.bmm(z, f.full.to(x.dtype), out=gx.view(s.lanes, -1, s.d))
@@ -313,8 +332,8 @@ def _width(s: Dims) -> int:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, weight, _, w1, w2, w2_a, w2_b, ctx.fused, _ = inputs
-    ctx.save_for_backward(x, *output[1:], weight, w1, w2, w2_a, w2_b)
+    x, weight, _, w1, w2, w2_a, w2_b, ctx.fused, _, scale = inputs
+    ctx.save_for_backward(x, *output[1:], weight, w1, w2, w2_a, w2_b, scale)
     ctx.set_materialize_grads(False)
 
 
@@ -322,15 +341,15 @@ def _differentiate(
     backward: Callable[..., Any], ctx: Any, gy: Tensor | None, *_: Any
 ) -> tuple[Tensor | None, ...]:
     if gy is None:
-        return (None,) * 9
-    x, u, h, weight, w1, w2, w2_a, w2_b = ctx.saved_tensors
+        return (None,) * 10
+    x, u, h, weight, w1, w2, w2_a, w2_b, scale = ctx.saved_tensors
     needs_x = ctx.needs_input_grad[0]
-    gx, flat = backward(gy, x, u, h, weight, w1, w2, w2_a, w2_b, needs_x, ctx.fused)
+    gx, flat = backward(gy, x, u, h, weight, w1, w2, w2_a, w2_b, needs_x, ctx.fused, scale)
     factors = (w1, w2, w2_a, w2_b)
     parts = iter(flat.split([t.numel() for t in factors if t is not None]))
     given = [None if t is None else next(parts).view(t.shape) for t in factors]
     g_onto = gy if ctx.needs_input_grad[8] else None
-    return (gx if needs_x else None, None, None, *given, None, g_onto)
+    return (gx if needs_x else None, None, None, *given, None, g_onto, None)
 
 
 _forward.register_autograd(partial(_differentiate, _backward), setup_context=_setup_context)
@@ -345,10 +364,16 @@ def _on(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def _contiguous(w1: Tensor, w2: Tensor | None, w2_a: Tensor | None, w2_b: Tensor | None) -> Factors:
+def _contiguous(
+    w1: Tensor,
+    w2: Tensor | None,
+    w2_a: Tensor | None,
+    w2_b: Tensor | None,
+    scale: Tensor | None,
+) -> Factors:
     """The factors as the programs read them."""
     others = (t if t is None else t.contiguous() for t in (w2, w2_a, w2_b))
-    return Factors(w1.contiguous(), *others)
+    return Factors(w1.contiguous(), *others)._replace(scale=scale)
 
 
 def _dims(x: Tensor, w1: Tensor, w2: Tensor | None, w2_a: Tensor | None) -> Dims:

@@ -76,6 +76,14 @@ def _load_w1(
 
 
 @triton.jit
+def _scaled(w, scale, lane, SCALED: tl.constexpr):
+    """w1 of a lane, or its gradient, times the lane's scale if it has one."""
+    if SCALED:
+        w *= tl.load(scale + lane).to(w.dtype)
+    return w
+
+
+@triton.jit
 def _load(
     matrix, rows, columns, stride_row: tl.constexpr, stride_column: tl.constexpr,
     size_rows: tl.constexpr, size_columns: tl.constexpr,
@@ -140,11 +148,11 @@ def _project_block(
 
 @triton.jit(do_not_specialize=["n"])
 def forward(
-    x, w1, w2, w2_a, bias, onto, y, u, n,
+    x, w1, scale, w2, w2_a, bias, onto, y, u, n,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
-    BIAS: tl.constexpr, ONTO: tl.constexpr, KEEP_U: tl.constexpr, LOOP: tl.constexpr,
-    BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr, Q: tl.constexpr, BB: tl.constexpr,
-    BD: tl.constexpr,
+    BIAS: tl.constexpr, ONTO: tl.constexpr, SCALED: tl.constexpr, KEEP_U: tl.constexpr,
+    LOOP: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr, Q: tl.constexpr,
+    BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """y = onto + Δy + bias and, if KEEP_U, u.
 
@@ -154,7 +162,8 @@ def forward(
     """
     first, lane = tl.program_id(0), tl.program_id(1)
     q: tl.constexpr = r if r > 0 else b
-    mixer = _load_w1(w1 + lane * a * c, c, a, 1, c, C, A).to(x.dtype.element_ty)  # (c, a)
+    mixer = _scaled(_load_w1(w1 + lane * a * c, c, a, 1, c, C, A), scale, lane, SCALED)
+    mixer = mixer.to(x.dtype.element_ty)  # (c, a)
     w2 += lane * q * d
     w2_a += lane * b * r
     count = tl.cdiv(n, BN)
@@ -275,10 +284,10 @@ def backward_out(
 
 @triton.jit(do_not_specialize=["n", "lanes", "size"])
 def backward_in(
-    gu, x, w1, w2_b, gx, sums, n, lanes, size,
+    gu, x, w1, scale, w2_b, gx, sums, n, lanes, size,
     SUMS: tl.constexpr, AT: tl.constexpr,
     a: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
-    BLOCKS: tl.constexpr, NEEDS_X: tl.constexpr, BN: tl.constexpr,
+    BLOCKS: tl.constexpr, NEEDS_X: tl.constexpr, SCALED: tl.constexpr, BN: tl.constexpr,
     A: tl.constexpr, C: tl.constexpr, R: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """What gu gives of a low-rank layer: Δgx, and the gradients of w2_b and w1.
@@ -292,7 +301,8 @@ def backward_in(
     at_r = tl.arange(0, R)
     dtype = x.dtype.element_ty
     right = _load(w2_b + lane * r * d, at_r, at_d, d, 1, r, d).to(dtype)  # (r, d)
-    mixer = _load_w1(w1 + lane * a * c, a, c, c, 1, A, C).to(dtype)  # (a, c)
+    mixer = _scaled(_load_w1(w1 + lane * a * c, a, c, c, 1, A, C), scale, lane, SCALED)
+    mixer = mixer.to(dtype)  # (a, c)
     total_b = tl.zeros((BD, R), tl.float32)
     WIDE: tl.constexpr = 16 if A < 16 else A
     total_1 = tl.zeros((WIDE, C), tl.float32)
@@ -324,7 +334,7 @@ def backward_in(
     at_b = out + lanes * AT + lane * r * d
     tl.store(at_b + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
     out += (lane * tl.num_programs(1) + block) * a * c
-    _store_w1(out, total_1, a, c, WIDE, A, C)
+    _store_w1(out, _scaled(total_1, scale, lane, SCALED), a, c, WIDE, A, C)
 
 
 @triton.jit
@@ -352,10 +362,10 @@ def _store_w1(
 
 @triton.jit(do_not_specialize=["n", "lanes"])
 def backward_low_rank(
-    gy, x, w1, w2_a, w2_b, gx, sums, n, lanes,
+    gy, x, w1, scale, w2_a, w2_b, gx, sums, n, lanes,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
-    NEEDS_X: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
-    R: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
+    NEEDS_X: tl.constexpr, SCALED: tl.constexpr, BN: tl.constexpr, A: tl.constexpr,
+    C: tl.constexpr, R: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """All gradients of a low-rank layer whose w2 fits a tile (BB >= b and BD >= d).
 
@@ -369,8 +379,8 @@ def backward_low_rank(
     w1 += lane * a * c
     left_b = _load(w2_a + lane * b * r, at_b, at_r, r, 1, b, r).to(dtype)  # (b, r)
     right_d = _load(w2_b + lane * r * d, at_r, at_d, d, 1, r, d).to(dtype)  # (r, d)
-    onto_a = _load_w1(w1, c, a, 1, c, C, A).to(dtype)  # (c, a)
-    onto_c = _load_w1(w1, a, c, c, 1, A, C).to(dtype)  # (a, c)
+    onto_a = _scaled(_load_w1(w1, c, a, 1, c, C, A), scale, lane, SCALED).to(dtype)  # (c, a)
+    onto_c = _scaled(_load_w1(w1, a, c, c, 1, A, C), scale, lane, SCALED).to(dtype)  # (a, c)
     total_a = tl.zeros((BB, R), tl.float32)
     total_b = tl.zeros((BD, R), tl.float32)
     WIDE: tl.constexpr = 16 if A < 16 else A
@@ -396,6 +406,7 @@ def backward_low_rank(
             delta = tl.dot(gh, right_d, input_precision=PRECISION)
             tl.store(gx + at_x, delta.to(dtype), mask=inside_x)
     out = sums + first.to(tl.int64) * lanes * (a * c + b * r + r * d)
+    total_1 = _scaled(total_1, scale, lane, SCALED)
     _store_w1(out + lane * a * c, total_1, a, c, WIDE, A, C)
     out += lanes * a * c
     here = (at_b < b)[:, None] & (at_r < r)[None, :]
@@ -407,10 +418,10 @@ def backward_low_rank(
 
 @triton.jit(do_not_specialize=["n", "lanes"])
 def backward_full(
-    gy, x, w1, w2, gx, sums, n, lanes,
+    gy, x, w1, scale, w2, gx, sums, n, lanes,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr,
-    NEEDS_X: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
-    BB: tl.constexpr, BD: tl.constexpr,
+    NEEDS_X: tl.constexpr, SCALED: tl.constexpr, BN: tl.constexpr, A: tl.constexpr,
+    C: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """All gradients of a layer whose full w2 fits a tile (BB >= b and BD >= d).
 
@@ -420,7 +431,8 @@ def backward_full(
     first, lane = tl.program_id(0), tl.program_id(1)
     at_b, at_d = tl.arange(0, BB), tl.arange(0, BD)
     dtype = x.dtype.element_ty
-    mixer = _load_w1(w1 + lane * a * c, a, c, c, 1, A, C).to(dtype)  # (a, c)
+    mixer = _scaled(_load_w1(w1 + lane * a * c, a, c, c, 1, A, C), scale, lane, SCALED)
+    mixer = mixer.to(dtype)  # (a, c)
     right = _load(w2 + lane * b * d, at_b, at_d, d, 1, b, d).to(dtype)  # (b, d)
     total_2 = tl.zeros((BB, BD), tl.float32)
     WIDE: tl.constexpr = 16 if A < 16 else A
@@ -443,6 +455,7 @@ def backward_full(
         total_2 = tl.dot(tl.trans(gz), xt, total_2, input_precision=PRECISION)
         total_1 = _add_w1(total_1, g, z, BN, A, C, BB, WIDE)
     out = sums + first.to(tl.int64) * lanes * (a * c + b * d)
+    total_1 = _scaled(total_1, scale, lane, SCALED)
     _store_w1(out + lane * a * c, total_1, a, c, WIDE, A, C)
     out += lanes * a * c
     here = (at_b < b)[:, None] & (at_d < d)[None, :]
@@ -451,9 +464,9 @@ def backward_full(
 
 @triton.jit(do_not_specialize=["n"])
 def mix(
-    z, w1, bias, onto, y, n, a: tl.constexpr, b: tl.constexpr, c: tl.constexpr,
-    BIAS: tl.constexpr, ONTO: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr,
-    BB: tl.constexpr,
+    z, w1, scale, bias, onto, y, n, a: tl.constexpr, b: tl.constexpr, c: tl.constexpr,
+    BIAS: tl.constexpr, ONTO: tl.constexpr, SCALED: tl.constexpr, BN: tl.constexpr,
+    A: tl.constexpr, C: tl.constexpr, BB: tl.constexpr,
 ):  # fmt: skip
     """y = onto + w1·z + bias, where w2 is too large for a tile and z = x·w2ᵀ an ordinary product.
 
@@ -465,7 +478,8 @@ def mix(
     rows, ok = _rows(tile, n, c, BN, C)
     at = _start(tile, lane, n, c * b, BN) + rows[:, None] * b + at_b[None, :]
     zt = tl.load(z + at, mask=_inside(ok, at_b, b, BB), other=0.0)
-    mixer = _load_w1(w1 + lane * a * c, c, a, 1, c, C, A).to(dtype)  # (c, a)
+    mixer = _scaled(_load_w1(w1 + lane * a * c, c, a, 1, c, C, A), scale, lane, SCALED)
+    mixer = mixer.to(dtype)  # (c, a)
     m = _mix(zt, mixer, BN, C, A, BB)  # (BN·A, BB)
     rows, ok = _rows(tile, n, a, BN, A)
     y += _start(tile, lane, n, a * b, BN)
@@ -475,8 +489,8 @@ def mix(
 
 @triton.jit(do_not_specialize=["n", "lanes"])
 def mix_backward(
-    gy, z, w1, gz, sums, n, lanes,
-    a: tl.constexpr, b: tl.constexpr, c: tl.constexpr,
+    gy, z, w1, scale, gz, sums, n, lanes,
+    a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, SCALED: tl.constexpr,
     BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr, BB: tl.constexpr,
 ):  # fmt: skip
     """gz = w1ᵀ·gy and w1's gradient; the rest of the layer's are ordinary products.
@@ -487,7 +501,8 @@ def mix_backward(
     first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     at_b = block * BB + tl.arange(0, BB)
     dtype = gy.dtype.element_ty
-    mixer = _load_w1(w1 + lane * a * c, a, c, c, 1, A, C).to(dtype)  # (a, c)
+    mixer = _scaled(_load_w1(w1 + lane * a * c, a, c, c, 1, A, C), scale, lane, SCALED)
+    mixer = mixer.to(dtype)  # (a, c)
     WIDE: tl.constexpr = 16 if A < 16 else A
     total = tl.zeros((WIDE, C), tl.float32)
     count = tl.cdiv(n, BN)
@@ -503,4 +518,4 @@ def mix_backward(
         total = _add_w1(total, g, zt, BN, A, C, BB, WIDE)
         tl.store(gz + at, _mix(g, mixer, BN, A, C, BB).to(dtype), mask=inside)
     row = ((first * lanes + lane) * tl.num_programs(1) + block).to(tl.int64)
-    _store_w1(sums + row * a * c, total, a, c, WIDE, A, C)
+    _store_w1(sums + row * a * c, _scaled(total, scale, lane, SCALED), a, c, WIDE, A, C)

@@ -121,13 +121,13 @@ def encoder(kind: str, **changes: object) -> nn.Module:
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(kind, **{**SMALL, **changes})
-    model = AutoModelForSequenceClassification.from_config(config).to(DEVICE).requires_grad_(False)
+    model = AutoModelForSequenceClassification.from_config(config).requires_grad_(False)
     for name, parameter in model.named_parameters():
         if "LayerNorm" in name:  # not all ones and zeros
             nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.3)
         if "dense.weight" in name or "value.weight" in name or name.endswith("v.weight"):
             parameter.requires_grad_(True)
-    return fuse_attention(model) if kind == "mpnet" else model
+    return (fuse_attention(model) if kind == "mpnet" else model).to(DEVICE)
 
 
 def results(model: nn.Module, precision: torch.dtype | None) -> list[Tensor]:

@@ -68,7 +68,8 @@ def _type(name: str, given: dict[str, Any], s: Dims | None, tile: dict[str, int]
 def all_programs(s: Dims) -> dict[str, int]:
     """Shared memory of every program that a layer of these sizes runs, in bf16."""
     half = torch.bfloat16
-    into, grads = {"BIAS": True, "ONTO": True, "KEEP_U": tiles.keeps_u(s)}, {"NEEDS_X": True}
+    added = {"BIAS": True, "ONTO": True, "SCALED": True}
+    into, grads = {**added, "KEEP_U": tiles.keeps_u(s)}, {"NEEDS_X": True, "SCALED": True}
     if tiles.in_a_tile(s):
         back = ("backward_low_rank" if s.r else "backward_full", grads)
         wanted = [("forward", into), back]
@@ -77,7 +78,7 @@ def all_programs(s: Dims) -> dict[str, int]:
         wanted = [("forward", into), ("backward_out", place)]
         wanted.append(("backward_in", {**place, **grads, "BLOCKS": -(-s.b // 128)}))
     else:
-        wanted = [("mix", {"BIAS": True, "ONTO": True}), ("mix_backward", {})]
+        wanted = [("mix", added), ("mix_backward", {"SCALED": True})]
     return {
         name: shared_memory(getattr(programs, name), s, getattr(tiles, name)(s, half), **constants)
         for name, constants in wanted

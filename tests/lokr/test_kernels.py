@@ -49,12 +49,14 @@ def inputs(
         "w2": None if r else draw(lanes, b, d),
         "w2_a": draw(lanes, b, r) if r else None,
         "w2_b": draw(lanes, r, d) if r else None,
+        "scale": draw(lanes),
     }
 
 
-def definition(x, weight, bias, w1, w2, w2_a, w2_b) -> Tensor:
-    """The frozen layer plus kron(w1, w2) of each lane, spelled out."""
+def definition(x, weight, bias, w1, w2, w2_a, w2_b, scale) -> Tensor:
+    """The frozen layer plus scale·kron(w1, w2) of each lane, spelled out."""
     w2 = w2_a @ w2_b if w2 is None else w2
+    w1 = w1 if scale is None else w1 * scale.view(-1, 1, 1)
     rows = x.view(len(w1), -1, x.shape[1])
     parts = [rows[lane] @ torch.kron(w1[lane], w2[lane]).T for lane in range(len(w1))]
     y = torch.cat(parts)
@@ -144,6 +146,11 @@ def test_without_the_frozen_layer_or_its_bias_or_the_inputs_gradient(shape):
     check({**given, "bias": None})
     check({**given, "weight": None})
     check({**given, "weight": None, "bias": None}, trained=TRAINED[1:])
+
+
+@pytest.mark.parametrize("shape", ["odd", "blocks", "full-odd", "full-blocks"])
+def test_without_a_scale(shape):
+    check({**inputs(*SHAPES[shape], torch.float32), "scale": None})
 
 
 @pytest.mark.parametrize("shape", ["odd", "blocks", "full-even", "full-blocks"])
