@@ -8,7 +8,7 @@ Legend: as in :mod:`lokr.kernels.linear`.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import torch
@@ -26,6 +26,9 @@ TOKEN = 8192
 """Largest tile of one token for which both x and the output's gradient are loaded ahead."""
 
 Tile = dict[str, int]
+
+remembered = lru_cache(maxsize=4096)
+"""What a call needs to know is worked out once for each size: a small layer's launch is short."""
 
 
 class Dims(NamedTuple):
@@ -48,6 +51,7 @@ def fits(a: int, c: int, r: int) -> bool:
     return needed == 1 or needed * _power(max(a, c)) <= LOPSIDED
 
 
+@remembered
 def in_a_tile(s: Dims) -> bool:
     """Whether a tile holds w2 whole, so that one program takes all gradients."""
     widest = max(s.b, s.d)
@@ -76,6 +80,7 @@ def sharers(count: int, lanes: int, blocks: int, device: torch.device) -> int:
     return max(1, min(count, -(-wanted // (lanes * blocks))))
 
 
+@remembered
 def forward(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.forward``."""
     narrow = s.d <= 32
@@ -94,6 +99,7 @@ def forward(s: Dims, dtype: torch.dtype) -> Tile:
     }
 
 
+@remembered
 def backward_low_rank(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_low_rank``."""
     return {
@@ -108,6 +114,7 @@ def backward_low_rank(s: Dims, dtype: torch.dtype) -> Tile:
     }
 
 
+@remembered
 def backward_out(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_out``."""
     return {
@@ -120,6 +127,7 @@ def backward_out(s: Dims, dtype: torch.dtype) -> Tile:
     }
 
 
+@remembered
 def backward_in(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_in``."""
     return {
@@ -133,6 +141,7 @@ def backward_in(s: Dims, dtype: torch.dtype) -> Tile:
     }
 
 
+@remembered
 def backward_full(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_full``."""
     return {
@@ -146,6 +155,7 @@ def backward_full(s: Dims, dtype: torch.dtype) -> Tile:
     }
 
 
+@remembered
 def mix(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.mix``."""
     return {
@@ -158,6 +168,7 @@ def mix(s: Dims, dtype: torch.dtype) -> Tile:
     }
 
 
+@remembered
 def mix_backward(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.mix_backward``."""
     return {**mix(s, dtype), "num_warps": 4, "num_stages": 3}
