@@ -90,19 +90,19 @@ class Buffers:
 
 
 def call(program: str, s: Dims, t: Buffers, tile: Tile, per_sm: int) -> Any:
-    """Program, grid, arguments and constants of one launch."""
+    """Program, grid, arguments and constants of one launch; all lanes read the same factors."""
     count = tiles.count(s, tile)
     blocks = -(-s.b // tile["BB"]) if program in ("backward_out", "mix", "mix_backward") else 1
     blocks = -(-s.d // tile["BD"]) if program == "backward_in" else blocks
     if program == "mix":
-        args = (t.gz, t.w1, t.w1, t.bias, t.y, t.y, s.n, s.a, s.b, s.c)
+        args = (t.gz, t.w1, t.w1, t.bias, t.y, t.y, s.n, 0, s.a, s.b, s.c)
         flags = {"BIAS": True, "ONTO": False, "SCALED": False}
         return programs.mix, (count, blocks, s.lanes), args, {**flags, **tile}
     sms = torch.cuda.get_device_properties(0).multi_processor_count
     p = max(1, min(count, -(-per_sm * sms // (s.lanes * blocks))))
     if program == "forward":
         right = t.w2_b if s.r else t.w2
-        args = (t.x, t.w1, t.w1, right, t.w2_a, t.bias, t.y, t.y, t.u, s.n, *s[2:])
+        args = (t.x, t.w1, t.w1, right, t.w2_a, t.bias, t.y, t.y, t.u, s.n, 0, 0, 0, *s[2:])
         flags = {"BIAS": True, "ONTO": False, "SCALED": False, "KEEP_U": tiles.keeps_u(s)}
         return programs.forward, (p if tile["LOOP"] else count, s.lanes), args, {**flags, **tile}
     width = blocks * s.a * s.c + s.b * max(s.r, s.d) + s.r * s.d
@@ -114,19 +114,19 @@ def call(program: str, s: Dims, t: Buffers, tile: Tile, per_sm: int) -> Any:
     if program == "backward_out":
         gu = torch.empty(blocks, size, device="cuda")
         gu = gu if blocks > 1 else gu.to(t.x.dtype)
-        args = (t.gy, t.u, t.w2_a, gu, sums, *sizes, size, width, 0, s.a, s.b, s.r)
+        args = (t.gy, t.u, t.w2_a, gu, sums, *sizes, size, 0, width, 0, s.a, s.b, s.r)
         return programs.backward_out, grid, args, tile
     if program == "backward_in":
-        numbers = (size, width, 0, s.a, s.c, s.d, s.r)
+        numbers = (size, 0, 0, width, 0, s.a, s.c, s.d, s.r)
         args = (t.u, t.x, t.w1, t.w1, t.w2_b, t.gx, sums, *sizes, *numbers)
         return programs.backward_in, grid, args, {"BLOCKS": 1, **back, **tile}
     if program == "mix_backward":
-        args = (t.gy, t.gz, t.w1, t.w1, t.gz, sums, *sizes, s.a, s.b, s.c)
+        args = (t.gy, t.gz, t.w1, t.w1, t.gz, sums, *sizes, 0, s.a, s.b, s.c)
         return programs.mix_backward, grid, args, {"SCALED": False, **tile}
     if program == "backward_low_rank":
-        args = (t.gy, t.x, t.w1, t.w1, t.w2_a, t.w2_b, t.gx, sums, *sizes, *s[2:])
+        args = (t.gy, t.x, t.w1, t.w1, t.w2_a, t.w2_b, t.gx, sums, *sizes, 0, 0, 0, *s[2:])
         return programs.backward_low_rank, (p, s.lanes), args, {**back, **tile}
-    args = (t.gy, t.x, t.w1, t.w1, t.w2, t.gx, sums, *sizes, *s[2:6])
+    args = (t.gy, t.x, t.w1, t.w1, t.w2, t.gx, sums, *sizes, 0, 0, *s[2:6])
     return programs.backward_full, (p, s.lanes), args, {**back, **tile}
 
 

@@ -55,7 +55,7 @@ def adapted_linear(
         w2_a, w2_b: (L, b, r) and (L, r, d).
         fused: in Triton (x in fp32, bf16 or fp16).
         onto: (L·n, a·b), contiguous, in the dtype of x: what the product is added to; or None.
-        scale: (L,), contiguous, what w1 is multiplied by; None, and always so unless ``fused``: nothing.
+        scale: (L,), contiguous, what w1 is multiplied by if ``fused``; None: nothing.
 
     Returns:
         (L·n, a·b) in the dtype of x. Gradients of x, of the factors and of ``onto``, each in its
@@ -93,7 +93,7 @@ def _compute(
         u, h = x.new_empty(_kept(s)), x.new_empty(0)
         if s.n:
             with _on(x.device):
-                f = _contiguous(w1, w2, w2_a, w2_b, scale)
+                f = _readable(w1, w2, w2_a, w2_b, scale)
                 _write_delta(s, x, f, (bias, onto), y, u)
     if weight is not None:
         y.addmm_(x, weight.t())
@@ -142,12 +142,15 @@ def _write_delta(
         z = _times_w2(s, x, f.full)
         tile = tiles.mix(s, x.dtype)
         grid = (tiles.count(s, tile), -(-s.b // tile["BB"]), s.lanes)
-        programs.mix[grid](*(z, *w1, *others, y, s.n, s.a, s.b, s.c), **flags, **tile)
+        steps = _steps(f.w1)
+        programs.mix[grid](*(z, *w1, *others, y, s.n, *steps, s.a, s.b, s.c), **flags, **tile)
         return
     tile = tiles.forward(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device) if tile["LOOP"] else tiles.count(s, tile)
+    first = f.full if f.w2_b is None else f.w2_b
+    last = f.w1 if f.w2_a is None else f.w2_a
     programs.forward[(p, s.lanes)](
-        *(x, *w1, _or(f.w2, f.w2_b), _or(f.w2_a, f.w1), *others, y, u, s.n, *s[2:]),
+        *(x, *w1, first, last, *others, y, u, s.n, *_steps(f.w1, first, last), *s[2:]),
         **flags,
         KEEP_U=u.numel() > 0,
         **tile,
@@ -195,7 +198,7 @@ def _compute_backward(
     elif s.n:
         gx = torch.empty_like(x) if needs_x else x.new_empty(0)
         with _on(x.device):
-            flat = _gradients_of(s)(s, gy, x, u, gx, _contiguous(w1, w2, w2_a, w2_b, scale))
+            flat = _gradients_of(s)(s, gy, x, u, gx, _readable(w1, w2, w2_a, w2_b, scale))
     else:
         gx, flat = torch.empty_like(x), w1.new_zeros(s.lanes * _width(s))
     if needs_x and weight is not None:
@@ -245,7 +248,11 @@ def _low_rank_in_a_tile(
     sums = _sums(p, s, _width(s), x)
     flags = {"NEEDS_X": gx.numel() > 0}
     programs.backward_low_rank[(p, s.lanes)](
-        *(gy, x, *_scaled(f, flags), *f.low, gx, sums, s.n, s.lanes, *s[2:]), **flags, **tile
+        *(gy, x, *_scaled(f, flags), *f.low, gx, sums, s.n, s.lanes),
+        *_steps(f.w1, *f.low),
+        *s[2:],
+        **flags,
+        **tile,
     )
     return sums.sum(0)
 
@@ -265,12 +272,15 @@ def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: Factors)
     width = at_b + s.r * s.d
     sums = _sums(p, s, width, x)
     programs.backward_out[(p, b_blocks, s.lanes)](
-        gy, u, w2_a, gu, sums, s.n, s.lanes, size, width, at_a, s.a, s.b, s.r, **out
+        *(gy, u, w2_a, gu, sums, s.n, s.lanes, size, *_steps(w2_a)),
+        *(width, at_a, s.a, s.b, s.r),
+        **out,
     )
     flags = {"NEEDS_X": gx.numel() > 0}
     tensors = (gu, x, *_scaled(f, flags), w2_b, gx, sums)
     programs.backward_in[(p, d_blocks, s.lanes)](
-        *(*tensors, s.n, s.lanes, size, width, at_b, s.a, s.c, s.d, s.r),
+        *(*tensors, s.n, s.lanes, size, *_steps(f.w1, w2_b)),
+        *(width, at_b, s.a, s.c, s.d, s.r),
         BLOCKS=b_blocks,
         **flags,
         **into,
@@ -291,7 +301,11 @@ def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: F
     sums = _sums(p, s, _width(s), x)
     flags = {"NEEDS_X": gx.numel() > 0}
     programs.backward_full[(p, s.lanes)](
-        *(gy, x, *_scaled(f, flags), f.full, gx, sums, s.n, s.lanes, *s[2:6]), **flags, **tile
+        *(gy, x, *_scaled(f, flags), f.full, gx, sums, s.n, s.lanes),
+        *_steps(f.w1, f.full),
+        *s[2:6],
+        **flags,
+        **tile,
     )
     return sums.sum(0)
 
@@ -306,7 +320,9 @@ def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors) ->
     sums = _sums(p, s, blocks * s.a * s.c, x)
     flags: dict[str, bool] = {}
     programs.mix_backward[(p, blocks, s.lanes)](
-        *(gy, z, *_scaled(f, flags), z, sums, s.n, s.lanes, s.a, s.b, s.c), **flags, **tile
+        *(gy, z, *_scaled(f, flags), z, sums, s.n, s.lanes, *_steps(f.w1), s.a, s.b, s.c),
+        **flags,
+        **tile,
     )  # z is now gz
     if gx.numel():
         torch.bmm(z, f.full.to(x.dtype), out=gx.view(s.lanes, -1, s.d))
@@ -364,16 +380,29 @@ def _on(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
-def _contiguous(
+def _readable(
     w1: Tensor,
     w2: Tensor | None,
     w2_a: Tensor | None,
     w2_b: Tensor | None,
     scale: Tensor | None,
 ) -> Factors:
-    """The factors as the programs read them."""
-    others = (t if t is None else t.contiguous() for t in (w2, w2_a, w2_b))
-    return Factors(w1.contiguous(), *others)._replace(scale=scale)
+    """The factors as the programs read them: each lane's dense, the lanes at any distance.
+
+    An optimizer may keep all factors of a lane side by side; copying them out each time takes
+    longer than reading them.
+    """
+    each = (t if t is None or _is_dense(t) else t.contiguous() for t in (w1, w2, w2_a, w2_b))
+    return Factors(*each)._replace(scale=scale)  # type: ignore[arg-type]
+
+
+def _is_dense(t: Tensor) -> bool:
+    return t.is_contiguous() or t[0].is_contiguous()
+
+
+def _steps(*factors: Tensor) -> list[int]:
+    """From each one's lane to its next lane."""
+    return [t.stride(0) for t in factors]
 
 
 def _dims(x: Tensor, w1: Tensor, w2: Tensor | None, w2_a: Tensor | None) -> Dims:

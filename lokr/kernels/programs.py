@@ -12,7 +12,8 @@ and finds it in the cache.
 
 Legend: n tokens of a lane; a, b, c, d, r as in :mod:`lokr.factors`; q stands for r or a block of b;
 P programs a lane that share its tokens out, each keeping its own sums of the factors' gradients
-(added up afterwards in a fixed order: the same result every time).
+(added up afterwards in a fixed order: the same result every time); step_1, step_2, step_a, step_b
+from a lane's w1, w2, w2_a, w2_b to the next lane's, each of them dense.
 Upper-case names are tile sizes, powers of two; tiles reach over the edges and are masked.
 """
 
@@ -146,9 +147,9 @@ def _project_block(
     return tl.dot(tile, right, total, input_precision=PRECISION)
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["n", "step_1", "step_2", "step_a"])
 def forward(
-    x, w1, scale, w2, w2_a, bias, onto, y, u, n,
+    x, w1, scale, w2, w2_a, bias, onto, y, u, n, step_1, step_2, step_a,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
     BIAS: tl.constexpr, ONTO: tl.constexpr, SCALED: tl.constexpr, KEEP_U: tl.constexpr,
     LOOP: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr, Q: tl.constexpr,
@@ -161,11 +162,11 @@ def forward(
     x (L·n, c·d), w1 (L, a, c), w2_a (L, b, r), onto and y (L·n, a·b), u (L·n, a·r).
     """
     first, lane = tl.program_id(0), tl.program_id(1)
-    q: tl.constexpr = r if r > 0 else b
-    mixer = _scaled(_load_w1(w1 + lane * a * c, c, a, 1, c, C, A), scale, lane, SCALED)
+    own = lane.to(tl.int64)
+    mixer = _scaled(_load_w1(w1 + own * step_1, c, a, 1, c, C, A), scale, lane, SCALED)
     mixer = mixer.to(x.dtype.element_ty)  # (c, a)
-    w2 += lane * q * d
-    w2_a += lane * b * r
+    w2 += own * step_2
+    w2_a += own * step_a
     count = tl.cdiv(n, BN)
     if LOOP:
         for turn in range(first, count, tl.num_programs(0)):
@@ -244,9 +245,9 @@ def _store_y(
     tl.store(y + at, delta.to(y.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["n", "lanes", "size"])
+@triton.jit(do_not_specialize=["n", "lanes", "size", "step_a"])
 def backward_out(
-    gy, u, w2_a, gu, sums, n, lanes, size,
+    gy, u, w2_a, gu, sums, n, lanes, size, step_a,
     SUMS: tl.constexpr, AT: tl.constexpr, a: tl.constexpr, b: tl.constexpr, r: tl.constexpr,
     BN: tl.constexpr, A: tl.constexpr, R: tl.constexpr, BB: tl.constexpr,
 ):  # fmt: skip
@@ -260,7 +261,8 @@ def backward_out(
     at_b = block * BB + tl.arange(0, BB)
     at_r = tl.arange(0, R)
     dtype = gy.dtype.element_ty
-    right = _load(w2_a + lane * b * r, at_b, at_r, r, 1, b, r).to(dtype)  # (b, r)
+    w2_a += lane.to(tl.int64) * step_a
+    right = _load(w2_a, at_b, at_r, r, 1, b, r).to(dtype)  # (b, r)
     total = tl.zeros((BB, R), tl.float32)
     gu += block.to(tl.int64) * size
     count = tl.cdiv(n, BN)
@@ -282,9 +284,9 @@ def backward_out(
     tl.store(out + at_b[:, None] * r + at_r[None, :], total, mask=here)
 
 
-@triton.jit(do_not_specialize=["n", "lanes", "size"])
+@triton.jit(do_not_specialize=["n", "lanes", "size", "step_1", "step_b"])
 def backward_in(
-    gu, x, w1, scale, w2_b, gx, sums, n, lanes, size,
+    gu, x, w1, scale, w2_b, gx, sums, n, lanes, size, step_1, step_b,
     SUMS: tl.constexpr, AT: tl.constexpr,
     a: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
     BLOCKS: tl.constexpr, NEEDS_X: tl.constexpr, SCALED: tl.constexpr, BN: tl.constexpr,
@@ -300,8 +302,9 @@ def backward_in(
     at_d = block * BD + tl.arange(0, BD)
     at_r = tl.arange(0, R)
     dtype = x.dtype.element_ty
-    right = _load(w2_b + lane * r * d, at_r, at_d, d, 1, r, d).to(dtype)  # (r, d)
-    mixer = _scaled(_load_w1(w1 + lane * a * c, a, c, c, 1, A, C), scale, lane, SCALED)
+    own = lane.to(tl.int64)
+    right = _load(w2_b + own * step_b, at_r, at_d, d, 1, r, d).to(dtype)  # (r, d)
+    mixer = _scaled(_load_w1(w1 + own * step_1, a, c, c, 1, A, C), scale, lane, SCALED)
     mixer = mixer.to(dtype)  # (a, c)
     total_b = tl.zeros((BD, R), tl.float32)
     WIDE: tl.constexpr = 16 if A < 16 else A
@@ -360,9 +363,9 @@ def _store_w1(
     tl.store(out + row[:, None] * c + column[None, :], total, mask=here)
 
 
-@triton.jit(do_not_specialize=["n", "lanes"])
+@triton.jit(do_not_specialize=["n", "lanes", "step_1", "step_a", "step_b"])
 def backward_low_rank(
-    gy, x, w1, scale, w2_a, w2_b, gx, sums, n, lanes,
+    gy, x, w1, scale, w2_a, w2_b, gx, sums, n, lanes, step_1, step_a, step_b,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
     NEEDS_X: tl.constexpr, SCALED: tl.constexpr, BN: tl.constexpr, A: tl.constexpr,
     C: tl.constexpr, R: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
@@ -376,9 +379,10 @@ def backward_low_rank(
     first, lane = tl.program_id(0), tl.program_id(1)
     at_b, at_d, at_r = tl.arange(0, BB), tl.arange(0, BD), tl.arange(0, R)
     dtype = x.dtype.element_ty
-    w1 += lane * a * c
-    left_b = _load(w2_a + lane * b * r, at_b, at_r, r, 1, b, r).to(dtype)  # (b, r)
-    right_d = _load(w2_b + lane * r * d, at_r, at_d, d, 1, r, d).to(dtype)  # (r, d)
+    own = lane.to(tl.int64)
+    w1 += own * step_1
+    left_b = _load(w2_a + own * step_a, at_b, at_r, r, 1, b, r).to(dtype)  # (b, r)
+    right_d = _load(w2_b + own * step_b, at_r, at_d, d, 1, r, d).to(dtype)  # (r, d)
     onto_a = _scaled(_load_w1(w1, c, a, 1, c, C, A), scale, lane, SCALED).to(dtype)  # (c, a)
     onto_c = _scaled(_load_w1(w1, a, c, c, 1, A, C), scale, lane, SCALED).to(dtype)  # (a, c)
     total_a = tl.zeros((BB, R), tl.float32)
@@ -416,9 +420,9 @@ def backward_low_rank(
     tl.store(out + lane * r * d + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
 
 
-@triton.jit(do_not_specialize=["n", "lanes"])
+@triton.jit(do_not_specialize=["n", "lanes", "step_1", "step_2"])
 def backward_full(
-    gy, x, w1, scale, w2, gx, sums, n, lanes,
+    gy, x, w1, scale, w2, gx, sums, n, lanes, step_1, step_2,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr,
     NEEDS_X: tl.constexpr, SCALED: tl.constexpr, BN: tl.constexpr, A: tl.constexpr,
     C: tl.constexpr, BB: tl.constexpr, BD: tl.constexpr,
@@ -431,9 +435,10 @@ def backward_full(
     first, lane = tl.program_id(0), tl.program_id(1)
     at_b, at_d = tl.arange(0, BB), tl.arange(0, BD)
     dtype = x.dtype.element_ty
-    mixer = _scaled(_load_w1(w1 + lane * a * c, a, c, c, 1, A, C), scale, lane, SCALED)
+    own = lane.to(tl.int64)
+    mixer = _scaled(_load_w1(w1 + own * step_1, a, c, c, 1, A, C), scale, lane, SCALED)
     mixer = mixer.to(dtype)  # (a, c)
-    right = _load(w2 + lane * b * d, at_b, at_d, d, 1, b, d).to(dtype)  # (b, d)
+    right = _load(w2 + own * step_2, at_b, at_d, d, 1, b, d).to(dtype)  # (b, d)
     total_2 = tl.zeros((BB, BD), tl.float32)
     WIDE: tl.constexpr = 16 if A < 16 else A
     total_1 = tl.zeros((WIDE, C), tl.float32)
@@ -462,9 +467,9 @@ def backward_full(
     tl.store(out + lane * b * d + at_b[:, None] * d + at_d[None, :], total_2, mask=here)
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["n", "step_1"])
 def mix(
-    z, w1, scale, bias, onto, y, n, a: tl.constexpr, b: tl.constexpr, c: tl.constexpr,
+    z, w1, scale, bias, onto, y, n, step_1, a: tl.constexpr, b: tl.constexpr, c: tl.constexpr,
     BIAS: tl.constexpr, ONTO: tl.constexpr, SCALED: tl.constexpr, BN: tl.constexpr,
     A: tl.constexpr, C: tl.constexpr, BB: tl.constexpr,
 ):  # fmt: skip
@@ -478,8 +483,8 @@ def mix(
     rows, ok = _rows(tile, n, c, BN, C)
     at = _start(tile, lane, n, c * b, BN) + rows[:, None] * b + at_b[None, :]
     zt = tl.load(z + at, mask=_inside(ok, at_b, b, BB), other=0.0)
-    mixer = _scaled(_load_w1(w1 + lane * a * c, c, a, 1, c, C, A), scale, lane, SCALED)
-    mixer = mixer.to(dtype)  # (c, a)
+    w1 += lane.to(tl.int64) * step_1
+    mixer = _scaled(_load_w1(w1, c, a, 1, c, C, A), scale, lane, SCALED).to(dtype)  # (c, a)
     m = _mix(zt, mixer, BN, C, A, BB)  # (BN·A, BB)
     rows, ok = _rows(tile, n, a, BN, A)
     y += _start(tile, lane, n, a * b, BN)
@@ -487,9 +492,9 @@ def mix(
     _store_y(y, m, bias, onto, rows, ok, at_b, a, b, BIAS, ONTO, BN * A, A, BB)
 
 
-@triton.jit(do_not_specialize=["n", "lanes"])
+@triton.jit(do_not_specialize=["n", "lanes", "step_1"])
 def mix_backward(
-    gy, z, w1, scale, gz, sums, n, lanes,
+    gy, z, w1, scale, gz, sums, n, lanes, step_1,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, SCALED: tl.constexpr,
     BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr, BB: tl.constexpr,
 ):  # fmt: skip
@@ -501,8 +506,8 @@ def mix_backward(
     first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     at_b = block * BB + tl.arange(0, BB)
     dtype = gy.dtype.element_ty
-    mixer = _scaled(_load_w1(w1 + lane * a * c, a, c, c, 1, A, C), scale, lane, SCALED)
-    mixer = mixer.to(dtype)  # (a, c)
+    w1 += lane.to(tl.int64) * step_1
+    mixer = _scaled(_load_w1(w1, a, c, c, 1, A, C), scale, lane, SCALED).to(dtype)  # (a, c)
     WIDE: tl.constexpr = 16 if A < 16 else A
     total = tl.zeros((WIDE, C), tl.float32)
     count = tl.cdiv(n, BN)

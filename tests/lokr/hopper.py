@@ -19,6 +19,7 @@ from lokr.kernels.tiles import Dims
 H100 = GPUTarget("cuda", 90, 32)
 HALF = ("x", "y", "u", "bias", "onto", "gy", "gx", "z", "gz", "g", "source", "weight", "out")
 COUNTS = ("n", "lanes", "size", "images", "height", "width", "out_height", "out_width")
+STEPS = ("step_1", "step_2", "step_a", "step_b")
 # What the tables of tiles.py depend on: few and many factors, small and large r, full w2.
 SIZES = (
     Dims(1, 64, 2, 384, 2, 384, 64),
@@ -53,7 +54,7 @@ def _shared_memory(program: Any, given: dict[str, Any], s: Dims | None, tile: ti
 
 
 def _type(name: str, given: dict[str, Any], s: Dims | None, tile: dict[str, int]) -> str:
-    if name in COUNTS:
+    if name in COUNTS + STEPS:
         return "i32"
     if name in given:
         return "constexpr"

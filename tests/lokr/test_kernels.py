@@ -176,6 +176,30 @@ def test_a_lane_is_what_it_is_alone(shape):
         torch.testing.assert_close(y, packed["y"][lane * n : (lane + 1) * n], rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", ["odd", "oblong", "blocks", "full-odd", "full-65"])
+def test_factors_of_a_lane_side_by_side(shape):
+    """As an optimizer keeps them: views of one matrix, a row a lane, and nothing is copied out."""
+    lanes, *rest = SHAPES[shape]
+    given = inputs(max(2, lanes), *rest, torch.float32)
+    expected = check(given)
+    factors = {name: given[name] for name in TRAINED[1:] if given[name] is not None}
+    gap = torch.zeros(len(given["w1"]), 3, device=DEVICE)
+    rows = torch.cat([gap, *(t.flatten(1) for t in factors.values())], 1).requires_grad_()
+    parts = rows.split([3, *(t[0].numel() for t in factors.values())], 1)[1:]
+    views = {n: part.view(t.shape) for (n, t), part in zip(factors.items(), parts, strict=True)}
+    gy = torch.randn(expected["y"].shape, generator=torch.Generator().manual_seed(9)).to(DEVICE)
+    read = linear._readable(*(views.get(name) for name in TRAINED[1:]), given["scale"])
+    assert all(
+        t is views[name] for name, t in zip(TRAINED[1:], read, strict=False) if t is not None
+    )
+    y = linear.adapted_linear(**{**given, **views}, fused=True)
+    y.backward(gy)
+    assert torch.equal(y, expected["y"])
+    gradients = rows.grad.split([part.shape[1] for part in (gap, *parts)], 1)[1:]
+    for name, gradient in zip(views, gradients, strict=True):
+        assert torch.equal(gradient, expected[name].flatten(1))
+
+
 @pytest.mark.parametrize("shape", ["odd", "full-even", "full-blocks", "blocks"])
 def test_every_output_is_written(shape, monkeypatch):
     """New memory is poisoned: NaN would reach whatever is not written."""
