@@ -411,6 +411,6 @@ def _dims(x: Tensor, w1: Tensor, w2: Tensor | None, w2_a: Tensor | None) -> Dims
     return Dims(lanes, x.shape[0] // lanes, a, b, c, x.shape[1] // c, r)
 
 
-def _or(tensor: Tensor | None, other: Tensor | None) -> Tensor | None:
+def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
     """A program takes a pointer even where it reads nothing."""
     return other if tensor is None else tensor
