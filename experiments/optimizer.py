@@ -3,7 +3,7 @@
 All trainable tensors live in one matrix, one row a lane, so a step is a dozen operations however
 many tensors there are, and a lane's norm is the norm of its row.
 
-Legend: L lanes; P trainable numbers of a lane.
+Legend: L lanes; P trainable numbers of a lane, and the zeros between tensors.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+ALIGNED = 16
+"""Every tensor begins at a multiple of so many numbers: GPU programs read several at once only from
+places that they know to be such."""
 
 
 class LaneParameters:
@@ -35,16 +39,19 @@ class LaneParameters:
                 f"trainable parameters are trained in fp32, got {sorted(map(str, wrong))}"
             )
         sizes = [p.numel() // lanes for p in parameters]
+        self._gaps = [-size % ALIGNED for size in sizes]
         device = parameters[0].device
         self._tensors = list(parameters)
-        self.values = torch.empty(lanes, sum(sizes), device=device)
+        self.values = torch.zeros(lanes, sum(sizes) + sum(self._gaps), device=device)
         self._gradients = torch.empty_like(self.values)
+        self._gap = torch.zeros(lanes, ALIGNED, device=device)
         self._missing: dict[int, Tensor] = {}
-        offsets = [0, *torch.tensor(sizes).cumsum(0).tolist()]
-        for parameter, start, end in zip(parameters, offsets, offsets[1:], strict=False):
-            rows = self.values[:, start:end]
+        start = 0
+        for parameter, size, gap in zip(parameters, sizes, self._gaps, strict=True):
+            rows = self.values[:, start : start + size]
             rows.copy_(parameter.detach().reshape(lanes, -1))
             parameter.data = rows.view(parameter.shape)
+            start += size + gap
 
     def take_gradients(self) -> Tensor:
         """The gradients as a matrix (L, P), taken off the tensors; zeros where there is none.
@@ -54,7 +61,11 @@ class LaneParameters:
         lanes = len(self.values)
         found = [self._zeros(p) if p.grad is None else p.grad for p in self._tensors]
         self.drop_gradients()
-        rows = [gradient.reshape(lanes, -1) for gradient in found]
+        rows: list[Tensor] = []
+        for gradient, gap in zip(found, self._gaps, strict=True):
+            rows.append(gradient.reshape(lanes, -1))
+            if gap:
+                rows.append(self._gap[:, :gap])
         return torch.cat(rows, dim=1, out=self._gradients)
 
     def drop_gradients(self) -> None:

@@ -13,7 +13,8 @@ and finds it in the cache.
 Legend: n tokens of a lane; a, b, c, d, r as in :mod:`lokr.factors`; q stands for r or a block of b;
 P programs a lane that share its tokens out, each keeping its own sums of the factors' gradients
 (added up afterwards in a fixed order: the same result every time); step_1, step_2, step_a, step_b
-from a lane's w1, w2, w2_a, w2_b to the next lane's, each of them dense.
+from a lane's w1, w2, w2_a, w2_b to the next lane's, each of them dense. Triton compiles for steps
+that are multiples of 16, as for pointers: else factors are read number by number.
 Upper-case names are tile sizes, powers of two; tiles reach over the edges and are masked.
 """
 
@@ -147,7 +148,7 @@ def _project_block(
     return tl.dot(tile, right, total, input_precision=PRECISION)
 
 
-@triton.jit(do_not_specialize=["n", "step_1", "step_2", "step_a"])
+@triton.jit(do_not_specialize=["n"])
 def forward(
     x, w1, scale, w2, w2_a, bias, onto, y, u, n, step_1, step_2, step_a,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
@@ -245,7 +246,7 @@ def _store_y(
     tl.store(y + at, delta.to(y.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["n", "lanes", "size", "step_a"])
+@triton.jit(do_not_specialize=["n", "lanes", "size"])
 def backward_out(
     gy, u, w2_a, gu, sums, n, lanes, size, step_a,
     SUMS: tl.constexpr, AT: tl.constexpr, a: tl.constexpr, b: tl.constexpr, r: tl.constexpr,
@@ -284,7 +285,7 @@ def backward_out(
     tl.store(out + at_b[:, None] * r + at_r[None, :], total, mask=here)
 
 
-@triton.jit(do_not_specialize=["n", "lanes", "size", "step_1", "step_b"])
+@triton.jit(do_not_specialize=["n", "lanes", "size"])
 def backward_in(
     gu, x, w1, scale, w2_b, gx, sums, n, lanes, size, step_1, step_b,
     SUMS: tl.constexpr, AT: tl.constexpr,
@@ -363,7 +364,7 @@ def _store_w1(
     tl.store(out + row[:, None] * c + column[None, :], total, mask=here)
 
 
-@triton.jit(do_not_specialize=["n", "lanes", "step_1", "step_a", "step_b"])
+@triton.jit(do_not_specialize=["n", "lanes"])
 def backward_low_rank(
     gy, x, w1, scale, w2_a, w2_b, gx, sums, n, lanes, step_1, step_a, step_b,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr, r: tl.constexpr,
@@ -420,7 +421,7 @@ def backward_low_rank(
     tl.store(out + lane * r * d + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
 
 
-@triton.jit(do_not_specialize=["n", "lanes", "step_1", "step_2"])
+@triton.jit(do_not_specialize=["n", "lanes"])
 def backward_full(
     gy, x, w1, scale, w2, gx, sums, n, lanes, step_1, step_2,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, d: tl.constexpr,
@@ -467,7 +468,7 @@ def backward_full(
     tl.store(out + lane * b * d + at_b[:, None] * d + at_d[None, :], total_2, mask=here)
 
 
-@triton.jit(do_not_specialize=["n", "step_1"])
+@triton.jit(do_not_specialize=["n"])
 def mix(
     z, w1, scale, bias, onto, y, n, step_1, a: tl.constexpr, b: tl.constexpr, c: tl.constexpr,
     BIAS: tl.constexpr, ONTO: tl.constexpr, SCALED: tl.constexpr, BN: tl.constexpr,
@@ -492,7 +493,7 @@ def mix(
     _store_y(y, m, bias, onto, rows, ok, at_b, a, b, BIAS, ONTO, BN * A, A, BB)
 
 
-@triton.jit(do_not_specialize=["n", "lanes", "step_1"])
+@triton.jit(do_not_specialize=["n", "lanes"])
 def mix_backward(
     gy, z, w1, scale, gz, sums, n, lanes, step_1,
     a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, SCALED: tl.constexpr,

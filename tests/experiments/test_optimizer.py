@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from experiments.optimizer import LaneAdamW, LaneParameters, schedule, share_of_peak
+from experiments.optimizer import ALIGNED, LaneAdamW, LaneParameters, schedule, share_of_peak
 
 SHAPES = [(3, 2), (4,), (2, 2, 2)]
 
@@ -59,11 +59,25 @@ def test_a_plain_model_is_one_lane():
     plain = nn.Linear(3, 2)
     before = {n: p.detach().clone() for n, p in plain.named_parameters()}
     parameters = LaneParameters(list(plain.parameters()), lanes=1, stacked=False)
-    assert parameters.values.shape == (1, 8)
+    assert parameters.values.shape == (1, 2 * ALIGNED)
     for name, parameter in plain.named_parameters():
         assert torch.equal(parameter, before[name])
     with pytest.raises(ValueError, match="no lane axis"):
         LaneParameters(list(plain.parameters()), lanes=2, stacked=False)
+
+
+def test_tensors_are_views_that_begin_where_programs_read_fastest():
+    stacked = [nn.Parameter(torch.randn(3, *shape)) for shape in [(5, 7), (16,), (1,), (2, 24)]]
+    before = [p.detach().clone() for p in stacked]
+    parameters = LaneParameters(stacked, 3, stacked=True)
+    for tensor, values in zip(stacked, before, strict=True):
+        assert torch.equal(tensor, values)
+        assert tensor.data_ptr() % (4 * ALIGNED) == parameters.values.data_ptr() % (4 * ALIGNED)
+        assert tensor.stride(0) == parameters.values.shape[1]
+        assert tensor.stride(0) % ALIGNED == 0
+    assert parameters.values.square().sum() == pytest.approx(
+        sum(values.square().sum().item() for values in before), rel=1e-6
+    )  # nothing but zeros between them
 
 
 def test_zero_gradients_leave_zeros():
@@ -90,7 +104,9 @@ def test_a_tensor_that_the_loss_does_not_reach_has_zero_gradients():
     for _ in range(2):
         (2 * reached).sum().backward()
         gradients = parameters.take_gradients()
-        assert torch.equal(gradients, torch.tensor([[2.0] * 3 + [0.0] * 4] * 2))
+        row = torch.zeros(2 * ALIGNED)
+        row[:3] = 2.0
+        assert torch.equal(gradients, row.expand(2, -1))
         assert reached.grad is None
 
 
