@@ -120,8 +120,8 @@ def _(
     y = x.new_empty(x.shape[0], s.a * s.b)
     if fused:
         return y, x.new_empty(_kept(s)), x.new_empty(0)
-    u = x.new_empty(s.lanes, s.n * s.a, s.r) if s.r else x.new_empty(0)
-    return y, u, x.new_empty(s.lanes, s.n * s.c, s.r or s.b)
+    u, h = plain.kept(s, x)
+    return y, x.new_empty(u), x.new_empty(h)
 
 
 def _kept(s: Dims) -> tuple[int, int]:
