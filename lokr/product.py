@@ -66,6 +66,8 @@ class Factors(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> Factors:
         """Every factor in ``dtype``."""
+        if all(t is None or t.dtype == dtype for t in self[:-1]):
+            return self
         others = (None if t is None else t.to(dtype) for t in self[1:-1])
         return Factors(self.w1.to(dtype), *others)._replace(scale=self.scale)
 

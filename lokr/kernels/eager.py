@@ -7,8 +7,8 @@ are called directly, as one ``torch.autograd.Function``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -56,7 +56,17 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
 
 
-def _as_given() -> AbstractContextManager[Any]:
-    """An operator's insides are multiplied in the dtypes that they have, under autocast too."""
+@contextmanager
+def _as_given() -> Iterator[None]:
+    """An operator's insides are multiplied in the dtypes that they have, under autocast too.
+
+    ``torch.autocast(enabled=False)`` says the same in ten times as long.
+    """
     kinds = [kind for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)]
-    return torch.autocast(kinds[0], enabled=False) if kinds else nullcontext()
+    for kind in kinds:
+        torch.set_autocast_enabled(kind, False)
+    try:
+        yield
+    finally:
+        for kind in kinds:
+            torch.set_autocast_enabled(kind, True)
