@@ -11,26 +11,9 @@ from torch import nn
 
 from experiments import bases
 from experiments.encoders.mpnet import Encoder, SelfAttention, fuse_attention
+from tests.experiments.small_bases import classifier
 
 ROWS, TOKENS = 3, 21
-SMALL = {
-    "vocab_size": 60,
-    "num_hidden_layers": 2,
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-    "initializer_range": 0.3,
-}
-
-
-def classifier(kind: str, **changes: object) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **{**SMALL, **changes})
-    return AutoModelForSequenceClassification.from_config(config).train()
 
 
 def batch() -> dict[str, torch.Tensor]:

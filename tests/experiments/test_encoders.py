@@ -17,20 +17,11 @@ from experiments.encoders import post_norm
 from experiments.encoders.add_norm import add_norm
 from experiments.encoders.mpnet import fuse_attention
 from experiments.step import lighten
+from tests.experiments.small_bases import SMALL, classifier
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
 CLOSE = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1e-2}
-SMALL = {
-    "vocab_size": 60,
-    "num_hidden_layers": 2,
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "intermediate_size": 48,
-    "hidden_dropout_prob": 0.0,
-    "attention_probs_dropout_prob": 0.0,
-    "initializer_range": 0.3,
-}
 
 
 def norm(width: int, generator: torch.Generator) -> nn.LayerNorm:
@@ -116,12 +107,8 @@ def test_a_residual_in_half_precision_is_refused():
         add_norm(x, x, norm(16, torch.Generator().manual_seed(0)))
 
 
-def encoder(kind: str, **changes: object) -> nn.Module:
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **{**SMALL, **changes})
-    model = AutoModelForSequenceClassification.from_config(config).requires_grad_(False)
+def encoder(kind: str) -> nn.Module:
+    model = classifier(kind).requires_grad_(False)
     for name, parameter in model.named_parameters():
         if "LayerNorm" in name:  # not all ones and zeros
             nn.init.normal_(parameter, mean=float(name.endswith("weight")), std=0.3)
