@@ -85,7 +85,7 @@ def load_model(base: Base, labels: int) -> nn.Module:
         use_safetensors=True,
     )
     if model.config.model_type == "mpnet":
-        from experiments.encoders.mpnet import fuse_attention
+        from experiments.frozen.mpnet import fuse_attention
 
         fuse_attention(model)
     return model

@@ -307,13 +307,14 @@ def lighten(model: nn.Module, precision: str, fuse: bool = True) -> nn.Module:
 
     In bf16 the frozen weights of products are kept so, where autocast would cast them anew each
     step. On a GPU pictures lie with their channels last, as its convolutions want them, and in bf16
-    an encoder's sums, norms and casts are one program each (``fuse``; not for a compiler, which
-    does that itself).
+    norms are one program each with the sums, activations and casts around them (``fuse``; not for a
+    compiler, which does that itself).
     """
     if fuse and precision == "bf16" and next(model.parameters()).is_cuda:
-        from experiments.encoders.post_norm import fuse_norms
+        from experiments.frozen.post_norm import fuse_norms
+        from experiments.frozen.resnet import fuse_group_norms
 
-        fuse_norms(model)
+        fuse_group_norms(fuse_norms(model))
     for module in model.modules():
         frozen = not any(p.requires_grad for p in module.parameters())
         if precision == "bf16" and isinstance(module, nn.Linear | nn.Conv2d) and frozen:

@@ -65,7 +65,7 @@ def train(trial: Trial, device: str, data: str | None) -> list[Scores]:
 def as_published(model: nn.Module) -> nn.Module:
     """Give a base back transformers' own modules where ours are faster (MPNet's attention)."""
     for module in model.modules():
-        if type(module).__module__ == "experiments.encoders.mpnet":
+        if type(module).__module__ == "experiments.frozen.mpnet":
             module.__class__ = type(module).__mro__[1]
     return model
 

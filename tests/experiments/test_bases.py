@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from experiments import bases
-from experiments.encoders.mpnet import Encoder, SelfAttention, fuse_attention
+from experiments.frozen.mpnet import Encoder, SelfAttention, fuse_attention
 from tests.experiments.small_bases import classifier
 
 ROWS, TOKENS = 3, 21

@@ -118,7 +118,7 @@ def test_the_trainer_has_the_base_as_transformers_published_it():
     from transformers import MPNetConfig, MPNetForSequenceClassification
     from transformers.models.mpnet import modeling_mpnet as original
 
-    from experiments.encoders.mpnet import fuse_attention
+    from experiments.frozen.mpnet import fuse_attention
 
     config = MPNetConfig(
         vocab_size=30,

@@ -82,7 +82,7 @@ def _base(kind: str) -> torch.nn.Module:
     config = AutoConfig.for_model(kind, **SIZES)
     model = AutoModelForSequenceClassification.from_config(config)
     if kind == "mpnet":
-        from experiments.encoders.mpnet import fuse_attention
+        from experiments.frozen.mpnet import fuse_attention
 
         fuse_attention(model)
     return model

@@ -51,7 +51,7 @@ class _AddNorm(torch.autograd.Function):
         eps: float,
         kept: bool,
     ) -> tuple[Tensor, Tensor]:
-        from experiments.encoders import programs
+        from experiments.frozen import norm_programs as programs
 
         x, residual = x.contiguous(), residual.contiguous()
         m, width = x.numel() // x.shape[-1], x.shape[-1]
@@ -74,7 +74,7 @@ class _AddNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gy: Tensor | None, ghalf: Tensor | None) -> tuple[Tensor | None, ...]:
-        from experiments.encoders import programs
+        from experiments.frozen import norm_programs as programs
 
         total, weight, mean, scale = ctx.saved_tensors
         needs_residual = ctx.needs_input_grad[1]

@@ -20,7 +20,7 @@ from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
 )
 
-from experiments.encoders.add_norm import add_norm
+from experiments.frozen.add_norm import add_norm
 
 Attend = Callable[[Any, Tensor], Tensor]
 """A layer's attention without its sum and norm: (layer, (M, T, width)) -> (M, T, width)."""

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 pytest.importorskip("triton", reason="Triton is not installed: encoders stay transformers' own")
 
 from experiments import bases
-from experiments.encoders import post_norm
-from experiments.encoders.add_norm import add_norm
-from experiments.encoders.mpnet import fuse_attention
+from experiments.frozen import post_norm
+from experiments.frozen.add_norm import add_norm
+from experiments.frozen.mpnet import fuse_attention
 from experiments.step import lighten
 from tests.experiments.small_bases import SMALL, classifier
 
