@@ -101,18 +101,25 @@ class _GroupNorm(torch.autograd.Function):
         return gx, None, None, None, None, None, None
 
 
-def _launch(
-    x: Tensor, groups: int
-) -> tuple[tuple[int, int], dict[str, Any], dict[str, Any], Tensor]:
-    """Grid and constants of programs that read rows, constants of those that gather, and where the
-    first leave what the second read: (N, Q, 2, C) fp32.
-    """
-    n, channels, height, width = x.shape
-    q, k, r = cut(height * width, channels)
+def constants(channels: int, pixels: int, groups: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of the programs that read a picture's rows, and of those that gather what they leave."""
+    _, k, r = cut(pixels, channels)
     c = channels // groups
     rows = {"C": channels, "K": k, "R": r, "W": _power(channels), "num_warps": 4}
     gathered = {"C": channels, "c": c, "ROWS": k * r, "G": groups}
     gathered |= {"GW": _power(groups), "CW": _power(c), "num_warps": 1}
+    return rows, gathered
+
+
+def _launch(
+    x: Tensor, groups: int
+) -> tuple[tuple[int, int], dict[str, Any], dict[str, Any], Tensor]:
+    """The grid of programs that read rows, :func:`constants`, and where those leave what the
+    others gather: (N, Q, 2, C) fp32.
+    """
+    n, channels, height, width = x.shape
+    rows, gathered = constants(channels, height * width, groups)
+    q = height * width // gathered["ROWS"]
     parts = x.new_empty(n, q, 2, channels, dtype=torch.float32)
     return (q, n), rows, gathered, parts
 

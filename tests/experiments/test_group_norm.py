@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import copy
+import json
+import os
+import subprocess
+import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -86,6 +91,25 @@ def test_common_pictures_are_cut_into_long_tiles():
     assert cut(32 * 32, 96) == Cut(16, 1, 64)
     assert cut(8 * 8, 256) == Cut(2, 1, 32)
     assert cut(64 * 64, 320) == Cut(32, 8, 16)
+
+
+@pytest.mark.skipif(ON_GPU, reason="a GPU compiles them in the tests here")
+def test_programs_compile_for_an_h100_and_read_sixteen_bytes_at_a_time():
+    root = Path(__file__).parents[2]
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.experiments.hopper"],
+        cwd=root,
+        env={**environment, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 4 * 6 + 3 * 2
+    for line in lines:
+        assert line["shared"] <= 64 * 1024, line
+        assert line["wide"] or line["program"].startswith("gather"), line
 
 
 @pytest.mark.parametrize("silu", [True, False])

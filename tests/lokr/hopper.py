@@ -9,14 +9,11 @@ import json
 from typing import Any
 
 import torch
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 from lokr.kernels import conv_programs, programs, tiles
 from lokr.kernels.tiles import Dims
+from tests.hopper import compile_program
 
-H100 = GPUTarget("cuda", 90, 32)
 HALF = ("x", "y", "u", "bias", "onto", "gy", "gx", "z", "gz", "g", "source", "weight", "out")
 COUNTS = ("n", "lanes", "size", "images", "height", "width", "out_height", "out_width")
 STEPS = ("step_1", "step_2", "step_a", "step_b")
@@ -41,16 +38,8 @@ def shared_memory(program: Any, s: Dims, tile: dict[str, int], **constants: Any)
 
 
 def _shared_memory(program: Any, given: dict[str, Any], s: Dims | None, tile: tiles.Tile) -> int:
-    signature = {name: _type(name, given, s, tile) for name in program.arg_names}
-    fixed = {name: given[name] for name, kind in signature.items() if kind == "constexpr"}
-    options = {name: tile[name] for name in ("num_warps", "num_stages")}
-    aligned = {
-        (place,): [["tt.divisibility", 16]]
-        for place, name in enumerate(program.arg_names)
-        if signature[name].startswith("*")
-    }  # as torch's tensors are; without it nothing is loaded ahead, which takes the memory
-    source = ASTSource(program, signature, fixed, aligned)
-    return int(triton.compile(source, target=H100, options=options).metadata.shared)
+    kinds = {name: _type(name, given, s, tile) for name in program.arg_names}
+    return int(compile_program(program, kinds, {**given, **tile}).metadata.shared)
 
 
 def _type(name: str, given: dict[str, Any], s: Dims | None, tile: dict[str, int]) -> str:
