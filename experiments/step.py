@@ -311,10 +311,10 @@ def lighten(model: nn.Module, precision: str, fuse: bool = True) -> nn.Module:
     compiler, which does that itself).
     """
     if fuse and precision == "bf16" and next(model.parameters()).is_cuda:
-        from experiments.frozen.post_norm import fuse_norms
-        from experiments.frozen.resnet import fuse_group_norms
+        from experiments.frozen.post_norm import fuse_encoders
+        from experiments.frozen.unet import fuse_unets
 
-        fuse_group_norms(fuse_norms(model))
+        fuse_unets(fuse_encoders(model))
     for module in model.modules():
         frozen = not any(p.requires_grad for p in module.parameters())
         if precision == "bf16" and isinstance(module, nn.Linear | nn.Conv2d) and frozen:

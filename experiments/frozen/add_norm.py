@@ -1,4 +1,4 @@
-"""norm(x + residual), in fp32 and in the dtype of the products, as one operation.
+"""norm(x + residual), in fp32 and in the dtype of the products, or norm(x), as one operation.
 
 Under autocast a layer norm computes and returns fp32, each product that follows casts that again,
 and each cast's gradient is cast back: most of what an encoder reads and writes. The numbers are
@@ -40,6 +40,41 @@ def add_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, T
     return y, half
 
 
+def norm_alone(x: Tensor, norm: nn.LayerNorm, dtype: torch.dtype) -> Tensor:
+    """A frozen norm in the dtype of the products that follow.
+
+    Args:
+        x: (…, width) in any floating dtype.
+        norm: over the last axis alone, with weight and bias, frozen.
+        dtype: of the result.
+
+    Returns:
+        (…, width), with a gradient of first order.
+    """
+    y: Tensor = _Norm.apply(x, norm.weight, norm.bias, norm.eps, dtype)
+    return y
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, dtype: torch.dtype
+    ) -> Tensor:
+        x = x.contiguous()
+        half = torch.empty_like(x, dtype=dtype)
+        mean, scale = _launch(x, x, weight, bias, x, x, half, eps, SUM=False, KEEP=True)
+        ctx.save_for_backward(x, weight, mean, scale)
+        return half
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, ghalf: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, scale = ctx.saved_tensors
+        gx = torch.empty_like(x)
+        _launch_backward(None, ghalf, x, weight, mean, scale, None, gx)
+        return gx, None, None, None, None
+
+
 class _AddNorm(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -51,21 +86,11 @@ class _AddNorm(torch.autograd.Function):
         eps: float,
         kept: bool,
     ) -> tuple[Tensor, Tensor]:
-        from experiments.frozen import norm_programs as programs
-
         x, residual = x.contiguous(), residual.contiguous()
-        m, width = x.numel() // x.shape[-1], x.shape[-1]
         y, half = torch.empty_like(residual), torch.empty_like(x)
         total = torch.empty_like(residual) if kept else residual.new_empty(0)
-        mean, scale = residual.new_empty(2, m if kept else 0)
-        grid, tile = _tiles(m, width)
-        if m:
-            programs.add_norm[grid](
-                *(x, residual, weight, bias, total, y, half, mean, scale, m, eps),
-                width=width,
-                KEEP=kept,
-                **tile,
-            )
+        tensors = (x, residual, weight, bias, total, y, half)
+        mean, scale = _launch(*tensors, eps, SUM=True, KEEP=kept)
         ctx.save_for_backward(total, weight, mean, scale)
         ctx.dtype = x.dtype
         ctx.set_materialize_grads(False)
@@ -74,24 +99,63 @@ class _AddNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gy: Tensor | None, ghalf: Tensor | None) -> tuple[Tensor | None, ...]:
-        from experiments.frozen import norm_programs as programs
-
         total, weight, mean, scale = ctx.saved_tensors
-        needs_residual = ctx.needs_input_grad[1]
         gx = torch.empty_like(total, dtype=ctx.dtype)
-        gtotal = torch.empty_like(total) if needs_residual else None
-        grid, tile = _tiles(len(mean), total.shape[-1])
-        if len(mean):
-            programs.add_norm_backward[grid](
-                *(_or(gy, total), _or(ghalf, gx), total, weight, mean, scale),
-                *(_or(gtotal, total), gx, len(mean)),
-                width=total.shape[-1],
-                FULL=gy is not None,
-                HALF=ghalf is not None,
-                RESIDUAL=needs_residual,
-                **tile,
-            )
+        gtotal = torch.empty_like(total) if ctx.needs_input_grad[1] else None
+        _launch_backward(gy, ghalf, total, weight, mean, scale, gtotal, gx)
         return gx, gtotal, None, None, None, None
+
+
+def _launch(
+    x: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    total: Tensor,
+    y: Tensor,
+    half: Tensor,
+    eps: float,
+    **flags: bool,
+) -> Tensor:
+    """Mean and 1/deviation of each row, (2, M) fp32; (2, 0) unless they are kept."""
+    from experiments.frozen import norm_programs as programs
+
+    m, width = x.numel() // x.shape[-1], x.shape[-1]
+    stats = x.new_empty(2, m if flags["KEEP"] else 0, dtype=torch.float32)
+    grid, tile = _tiles(m, width)
+    if m:
+        programs.add_norm[grid](
+            *(x, residual, weight, bias, total, y, half, *stats, m, eps),
+            width=width,
+            **flags,
+            **tile,
+        )
+    return stats
+
+
+def _launch_backward(
+    gy: Tensor | None,
+    ghalf: Tensor | None,
+    total: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    scale: Tensor,
+    gtotal: Tensor | None,
+    gx: Tensor,
+) -> None:
+    from experiments.frozen import norm_programs as programs
+
+    grid, tile = _tiles(len(mean), total.shape[-1])
+    if len(mean):
+        programs.add_norm_backward[grid](
+            *(_or(gy, total), _or(ghalf, gx), total, weight, mean, scale),
+            *(_or(gtotal, total), gx, len(mean)),
+            width=total.shape[-1],
+            FULL=gy is not None,
+            HALF=ghalf is not None,
+            RESIDUAL=gtotal is not None,
+            **tile,
+        )
 
 
 def _or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The Triton programs of a residual sum and its layer norm, each tensor read and written once.
+"""The Triton programs of a layer norm and of the sum before it, each tensor read and written once.
 
 Legend: M rows (tokens); width of a row; H rows of a program; W a power of two that holds a row.
 """
@@ -23,9 +23,9 @@ def _place(m, width: tl.constexpr, H: tl.constexpr, W: tl.constexpr):
 @triton.jit(do_not_specialize=["m"])
 def add_norm(
     x, residual, weight, bias, total, y, half, mean, scale, m, eps,
-    width: tl.constexpr, KEEP: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
+    width: tl.constexpr, SUM: tl.constexpr, KEEP: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """y = norm(x + residual) in fp32, and again in the dtype of x as ``half``.
+    """norm(x + residual) in fp32 as y and in another dtype as ``half``; without SUM norm(x) as half.
 
     For the backward pass, if KEEP: the sum as ``total`` (M, width), and the mean and 1/deviation of
     each row, (M,).
@@ -33,17 +33,20 @@ def add_norm(
     rows, columns, at, ok = _place(m, width, H, W)
     inside = columns < width
     t = tl.load(x + at, mask=ok, other=0.0).to(tl.float32)
-    t += tl.load(residual + at, mask=ok, other=0.0).to(tl.float32)
+    if SUM:
+        t += tl.load(residual + at, mask=ok, other=0.0)
     center = tl.sum(t, 1) / width
     off = tl.where(ok, t - center[:, None], 0.0)
     rstd = 1 / tl.sqrt(tl.sum(off * off, 1) / width + eps)
     w = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
     b = tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
     out = off * rstd[:, None] * w[None, :] + b[None, :]
-    tl.store(y + at, out, mask=ok)
+    if SUM:
+        tl.store(y + at, out, mask=ok)
     tl.store(half + at, out.to(half.dtype.element_ty), mask=ok)
     if KEEP:
-        tl.store(total + at, t, mask=ok)
+        if SUM:
+            tl.store(total + at, t, mask=ok)
         tl.store(mean + rows, center, mask=rows < m)
         tl.store(scale + rows, rstd, mask=rows < m)
 
@@ -54,7 +57,7 @@ def add_norm_backward(
     width: tl.constexpr, FULL: tl.constexpr, HALF: tl.constexpr, RESIDUAL: tl.constexpr,
     H: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """The sum's gradient, in fp32 as ``gtotal`` if RESIDUAL and in the dtype of x as ``gx``.
+    """The gradient of ``total``, in fp32 as ``gtotal`` if RESIDUAL and in the dtype of x as ``gx``.
 
     gy and ghalf are the gradients of y and of half, missing unless FULL and HALF.
     """
@@ -66,7 +69,7 @@ def add_norm_backward(
         g += tl.load(ghalf + at, mask=ok, other=0.0).to(tl.float32)
     center = tl.load(mean + rows, mask=rows < m, other=0.0)[:, None]
     rstd = tl.load(scale + rows, mask=rows < m, other=0.0)[:, None]
-    t = tl.load(total + at, mask=ok, other=0.0)
+    t = tl.load(total + at, mask=ok, other=0.0).to(tl.float32)
     normal = tl.where(ok, (t - center) * rstd, 0.0)
     g *= tl.load(weight + columns, mask=columns < width, other=0.0).to(tl.float32)[None, :]
     level = tl.sum(g, 1)[:, None] / width

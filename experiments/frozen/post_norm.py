@@ -39,7 +39,7 @@ def through(layers: Iterable[Any], x: Tensor, attend: Attend) -> Tensor:
     return residual
 
 
-def fuse_norms(model: nn.Module) -> nn.Module:
+def fuse_encoders(model: nn.Module) -> nn.Module:
     """Let the encoders of a model go this way: for work under autocast, and for models that are
     asked for no more than their last hidden states.
 

@@ -46,12 +46,13 @@ def group_norms(channels: int, pixels: int) -> list[dict[str, Any]]:
 
 
 def norms(width: int) -> list[dict[str, Any]]:
-    """Both programs of a sum and its norm."""
+    """The programs of a sum and its norm, and of a norm alone."""
     tile = {"width": width, "H": 4, "W": 1024, "num_warps": 8}
     flags = {"FULL": True, "HALF": True, "RESIDUAL": True}
     p = norm_programs
     return [
-        compiled(p.add_norm, {**tile, "KEEP": True}, full=("y",)),
+        compiled(p.add_norm, {**tile, "SUM": True, "KEEP": True}, full=("y",)),
+        compiled(p.add_norm, {**tile, "SUM": False, "KEEP": True}),
         compiled(p.add_norm_backward, {**tile, **flags}, full=("gy",)),
     ]
 

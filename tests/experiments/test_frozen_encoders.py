@@ -14,7 +14,7 @@ pytest.importorskip("triton", reason="Triton is not installed: encoders stay tra
 
 from experiments import bases
 from experiments.frozen import post_norm
-from experiments.frozen.add_norm import add_norm
+from experiments.frozen.add_norm import add_norm, norm_alone
 from experiments.frozen.mpnet import fuse_attention
 from experiments.step import lighten
 from tests.experiments.small_bases import SMALL, classifier
@@ -89,6 +89,29 @@ def test_what_is_not_read_or_not_needed(read, needed):
     assert error(ours[needed].grad, true[needed].grad) < 1e-5
 
 
+@settings(max_examples=15, deadline=None)
+@given(
+    rows=st.integers(0, 9),
+    width=st.sampled_from([3, 48, 128, 384]),
+    given_dtype=st.sampled_from(list(CLOSE)),
+    dtype=st.sampled_from(list(CLOSE)),
+    seed=st.integers(0, 99),
+)
+def test_a_norm_alone(rows, width, given_dtype, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    x, gy = (torch.randn(rows, 2, width, generator=generator).to(DEVICE) for _ in range(2))
+    made = norm(width, generator)
+    ours = x.to(given_dtype).requires_grad_()
+    y = norm_alone(ours, made, dtype)
+    y.backward(gy.to(dtype))
+    true = ours.detach().double().requires_grad_()
+    expected = in_double(made)(true)
+    expected.backward(gy.to(dtype).double())
+    assert (y.dtype, ours.grad.dtype) == (dtype, given_dtype)
+    assert error(y, expected) < CLOSE[dtype]
+    assert error(ours.grad, true.grad) < 5 * CLOSE[given_dtype]
+
+
 def test_no_rows_and_no_history():
     made = norm(16, torch.Generator().manual_seed(0))
     x = torch.randn(0, 16, device=DEVICE, requires_grad=True)
@@ -132,7 +155,7 @@ def results(model: nn.Module, precision: torch.dtype | None) -> list[Tensor]:
 @pytest.mark.parametrize("kind", [*post_norm.BERT, "mpnet"])
 def test_encoders_are_as_near_the_truth_as_under_autocast_alone(kind):
     plain = encoder(kind)
-    fused = post_norm.fuse_norms(copy.deepcopy(plain))
+    fused = post_norm.fuse_encoders(copy.deepcopy(plain))
     truth = results(copy.deepcopy(plain), None)
     theirs, ours = results(plain, torch.bfloat16), results(fused, torch.bfloat16)
     assert len(truth) >= 8
@@ -158,13 +181,13 @@ def test_others_stay_transformers_own(kind, changes):
     from transformers import AutoConfig, AutoModel
 
     model = AutoModel.from_config(AutoConfig.for_model(kind, **{**SMALL, **changes}))
-    assert forwards(post_norm.fuse_norms(model)) == []
+    assert forwards(post_norm.fuse_encoders(model)) == []
 
 
 def test_norms_that_train_stay_torch_s():
     model = encoder("bert").requires_grad_(True)
-    assert forwards(post_norm.fuse_norms(model)) == []
-    assert forwards(post_norm.fuse_norms(model.requires_grad_(False))) == ["bert.encoder"]
+    assert forwards(post_norm.fuse_encoders(model)) == []
+    assert forwards(post_norm.fuse_encoders(model.requires_grad_(False))) == ["bert.encoder"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

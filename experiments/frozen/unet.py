@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments.frozen.add_norm import norm_alone
 from experiments.frozen.group_norm import group_norm
 
 
-def fuse_group_norms(model: nn.Module) -> nn.Module:
+def fuse_unets(model: nn.Module) -> nn.Module:
     """Let the U-Nets of a model go this way, for work under autocast.
 
     Blocks stay as they are that drop something out, scale or resize inside, have another
@@ -28,6 +29,7 @@ def fuse_group_norms(model: nn.Module) -> nn.Module:
     if "diffusers" not in sys.modules or find_spec("triton") is None:
         return model
     from diffusers import Transformer2DModel, UNet2DConditionModel
+    from diffusers.models.attention import BasicTransformerBlock
     from diffusers.models.resnet import ResnetBlock2D
 
     for module in model.modules():
@@ -36,6 +38,9 @@ def fuse_group_norms(model: nn.Module) -> nn.Module:
         elif isinstance(module, Transformer2DModel) and _is_frozen(module.norm):
             module.norm.forward = partial(_norm, module.norm)
             module._get_output_for_continuous_inputs = partial(_out, module)
+        elif isinstance(module, BasicTransformerBlock):
+            for norm in filter(_is_frozen, module.children()):
+                norm.forward = partial(_norm_of_tokens, norm)
         elif isinstance(module, UNet2DConditionModel) and _ends_plainly(module):
             module.conv_norm_out.forward = partial(_norm, module.conv_norm_out, silu=True)
             module.conv_act.forward = _as_it_is
@@ -43,9 +48,12 @@ def fuse_group_norms(model: nn.Module) -> nn.Module:
 
 
 def _is_frozen(norm: Any) -> bool:
-    """A group norm with weights that nobody trains."""
-    weights = [] if not isinstance(norm, nn.GroupNorm) else [norm.weight, norm.bias]
-    return bool(weights) and not any(w is None or w.requires_grad for w in weights)
+    """A group norm, or a layer norm of tokens, with weights that nobody trains."""
+    if not isinstance(norm, nn.GroupNorm | nn.LayerNorm):
+        return False
+    if isinstance(norm, nn.LayerNorm) and len(norm.normalized_shape) > 1:
+        return False
+    return not any(w is None or w.requires_grad for w in (norm.weight, norm.bias))
 
 
 def _is_plain(block: Any) -> bool:
@@ -62,9 +70,17 @@ def _ends_plainly(unet: Any) -> bool:
 
 def _norm(norm: nn.GroupNorm, x: Tensor, silu: bool = False) -> Tensor:
     """(N, C, H, W) in the dtype of the products that follow."""
+    return group_norm(x, norm, silu, _wanted(x))
+
+
+def _norm_of_tokens(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """(N, T, C) in the dtype of the products that follow."""
+    return norm_alone(x, norm, _wanted(x))
+
+
+def _wanted(x: Tensor) -> torch.dtype:
     kind = x.device.type
-    wanted = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    return group_norm(x, norm, silu, wanted)
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def _block(block: Any, x: Tensor, temb: Tensor | None, *_: Any, **__: Any) -> Tensor:
