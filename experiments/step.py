@@ -34,7 +34,7 @@ from experiments.methods import Adapted, seed_of
 from experiments.optimizer import LaneAdamW, LaneParameters, schedule
 from experiments.tasks.base import Batch, Final, Split, Task
 from experiments.trial import Trial
-from lokr import LaneNoise
+from lokr import LaneNoise, kernels
 
 
 class Feed:
@@ -303,14 +303,14 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 
 def lighten(model: nn.Module, precision: str, fuse: bool = True) -> nn.Module:
-    """Make a model on its device faster, with the same numbers.
+    """Make a model on its device faster, with the numbers that autocast gives.
 
     In bf16 the frozen weights of products are kept so, where autocast would cast them anew each
     step. On a GPU pictures lie with their channels last, as its convolutions want them, and in bf16
-    norms are one program each with the sums, activations and casts around them (``fuse``; not for a
-    compiler, which does that itself).
+    norms are one program each with the sums, activations and casts around them (``fuse``, where
+    adapters are in Triton too; not for a compiler, which does that itself).
     """
-    if fuse and precision == "bf16" and next(model.parameters()).is_cuda:
+    if fuse and precision == "bf16" and kernels.chooses_triton(next(model.parameters()).device):
         from experiments.frozen.post_norm import fuse_encoders
         from experiments.frozen.unet import fuse_unets
 

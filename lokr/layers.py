@@ -71,9 +71,9 @@ class Adapter(nn.Module):
         """L."""
         return len(self.specs)
 
-    def _place_constants(self) -> None:
+    def _place_constants(self, factor: Tensor | None = None) -> None:
         """Scales and dropout rates beside the factors: in fp32 or, as those are, in fp64."""
-        factor = next(self.parameters())
+        factor = next(self.parameters()) if factor is None else factor
         device, dtype = factor.device, torch.promote_types(factor.dtype, torch.float32)
         kernels.meet(device)
         constants = {
@@ -126,6 +126,10 @@ class Adapter(nn.Module):
         # By name: replicas (DataParallel) and shards (FSDP) have tensors, and no parameters.
         t: dict[str, Tensor] = {name: getattr(self, name) for name in self.specs[0].shapes}
         w1 = t["lokr_w1"] if "lokr_w1" in t else t["lokr_w1_a"] @ t["lokr_w1_b"]
+        wanted = w1.device, torch.promote_types(w1.dtype, torch.float32)
+        if (self.scale.device, self.scale.dtype) != wanted:
+            # Whoever loads onto a meta model, or casts all buffers (FSDP), passes by ``_apply``.
+            self._place_constants(w1)
         w2_b = t.get("lokr_w2_b")
         kernel = self.specs[0].kernel
         if w2_b is not None and kernel and "lokr_t2" not in t:

@@ -40,7 +40,7 @@ app = typer.Typer(
 `layer`, `step` and `sweep` measure one comparison each, save it piece by piece in RESULTS/bench,
 and bring the page RESULTS/bench/README.md up to date. `all` does the three in a row. A piece that
 is measured again replaces itself alone, so a comparison may be measured in several runs on the same
-GPU. On a CPU each is a small version, in a file of its own.""",
+GPU. On a CPU each is a small version, in a file of its own. `profile` explains a step.""",
 )
 
 Results = Annotated[Path, typer.Option(help="Folder of the results: RESULTS/bench/.")]
@@ -138,6 +138,26 @@ def sweep(
             name=name,
         )
         _sweep(results, what, parts)
+
+
+@app.command()
+def profile(
+    device: DeviceName = Device.AUTO,
+    data: Data = None,
+    sets: Sets = None,
+    lanes: Annotated[int, typer.Option(min=1, help="Trials side by side.")] = 32,
+    name: SweepName = SweepStudy.TEXT,
+    most: Annotated[int, typer.Option(min=1, help="Rows of the table.")] = 30,
+) -> None:
+    """Show where the time of a packed step goes, kernel by kernel. Saves nothing."""
+    with explained():
+        from experiments.bench import profile as profiles
+        from experiments.bench.sweep import Sweep
+
+        folder = None if data is None else str(data)
+        what = Sweep(device=place(device), data=folder, sets=tuple(sets or ()), name=name)
+        chosen = what.small() if place(device) is Device.CPU else what
+        profiles.sheet(chosen, lanes, most).show(Console())
 
 
 @app.command("all")

@@ -41,7 +41,7 @@ def measure(sweep: Sweep, lanes: int, rounds: int) -> Piece:
     trials = [t for t in sweep.study.trials if t.decompose_factor == first.decompose_factor][:lanes]
     task = tasks.load(first, sweep.data)
     with own_stream(device):
-        train, line, kind = _pack_step(task, trials, device, (rounds + 1) * steps)
+        train, line, kind = pack_step(task, trials, device, (rounds + 1) * steps)
         parts = [
             task.train.gather(part_rows(line, kind, len(trials), part).to(device), shape.length)
             for part, shape in enumerate(kind)
@@ -62,10 +62,12 @@ def measure(sweep: Sweep, lanes: int, rounds: int) -> Piece:
     }
 
 
-def _pack_step(
+def pack_step(
     task: Task, trials: Sequence[Trial], device: torch.device, steps: int
 ) -> tuple[Callable[[], Any], Tensor, Step]:
-    """The packed step on batches of one kind; the row numbers of one, and the kind."""
+    """The packed step on batches of the kind that most steps of an epoch are, enough of them for so
+    many steps; the row numbers of one batch, and the kind.
+    """
     adapted = attach(trials, task)
     adapted.model.to(device)
     step = PackStep(task, adapted, trials, device, steps=steps)

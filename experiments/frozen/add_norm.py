@@ -31,13 +31,33 @@ def add_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm) -> tuple[Tensor, T
         It in fp32 and in the dtype of x, both (…, width) and with gradients of first order.
 
     Raises:
-        ValueError: a residual that is not fp32.
+        ValueError: a residual of another shape than x or that is not fp32, or a norm that
+            :func:`is_frozen` does not take.
     """
     if residual.dtype != torch.float32:
         raise ValueError(f"residual: expected torch.float32, got {residual.dtype}")
+    if residual.shape != x.shape:
+        raise ValueError(f"residual: expected {tuple(x.shape)} as x, got {tuple(residual.shape)}")
+    _check(x, norm)
     kept = torch.is_grad_enabled() and (x.requires_grad or residual.requires_grad)
     y, half = _AddNorm.apply(x, residual, norm.weight, norm.bias, norm.eps, kept)
     return y, half
+
+
+def is_frozen(norm: nn.Module) -> bool:
+    """A group norm, or a layer norm over one axis, with a weight and a bias that do not train."""
+    if type(norm) not in (nn.LayerNorm, nn.GroupNorm):
+        return False
+    if isinstance(norm, nn.LayerNorm) and len(norm.normalized_shape) > 1:
+        return False
+    return not any(w is None or w.requires_grad for w in (norm.weight, norm.bias))
+
+
+def _check(x: Tensor, norm: nn.LayerNorm) -> None:
+    if not is_frozen(norm):
+        raise ValueError(f"norm {norm}: expected a frozen one over one axis, with weight and bias")
+    if norm.normalized_shape != x.shape[-1:]:
+        raise ValueError(f"x: expected {norm.normalized_shape[0]} wide, got {x.shape[-1]}")
 
 
 def norm_alone(x: Tensor, norm: nn.LayerNorm, dtype: torch.dtype) -> Tensor:
@@ -50,7 +70,11 @@ def norm_alone(x: Tensor, norm: nn.LayerNorm, dtype: torch.dtype) -> Tensor:
 
     Returns:
         (…, width), with a gradient of first order.
+
+    Raises:
+        ValueError: a norm that :func:`is_frozen` does not take, or of another width.
     """
+    _check(x, norm)
     y: Tensor = _Norm.apply(x, norm.weight, norm.bias, norm.eps, dtype)
     return y
 

@@ -25,7 +25,7 @@ def add_norm(
     x, residual, weight, bias, total, y, half, mean, scale, m, eps,
     width: tl.constexpr, SUM: tl.constexpr, KEEP: tl.constexpr, H: tl.constexpr, W: tl.constexpr,
 ):  # fmt: skip
-    """norm(x + residual) in fp32 as y and in another dtype as ``half``; without SUM norm(x) as half.
+    """norm(x + residual) in fp32 as y and in another dtype as ``half``; without SUM norm(x) there.
 
     For the backward pass, if KEEP: the sum as ``total`` (M, width), and the mean and 1/deviation of
     each row, (M,).

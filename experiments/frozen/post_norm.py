@@ -20,7 +20,7 @@ from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
 )
 
-from experiments.frozen.add_norm import add_norm
+from experiments.frozen.add_norm import add_norm, is_frozen
 
 Attend = Callable[[Any, Tensor], Tensor]
 """A layer's attention without its sum and norm: (layer, (M, T, width)) -> (M, T, width)."""
@@ -43,8 +43,9 @@ def fuse_encoders(model: nn.Module) -> nn.Module:
     """Let the encoders of a model go this way: for work under autocast, and for models that are
     asked for no more than their last hidden states.
 
-    Those stay as they are that have other layers, that drop something out, or whose norms train;
-    and all of them where Triton is not installed.
+    Those stay as they are that have other layers, that drop something out, whose norms train, or
+    whose layers are watched by hooks or checkpointed; and all of them where Triton is not
+    installed.
     """
     if find_spec("triton") is None:
         return model
@@ -61,8 +62,10 @@ def fuse_encoders(model: nn.Module) -> nn.Module:
 def _is_plain(layer: nn.Module) -> bool:
     """Whether :func:`through` computes what the layer does."""
     drops = any(isinstance(part, nn.Dropout) and part.p > 0 for part in layer.modules())
-    trained = any(p.requires_grad for norm in _norms(layer) for p in norm.parameters())
-    return not (drops or trained or getattr(layer, "add_cross_attention", False))
+    watched = any(m._forward_hooks or m._forward_pre_hooks for m in (layer, *_norms(layer)))
+    asked = ("add_cross_attention", "gradient_checkpointing")
+    others = any(getattr(layer, name, False) for name in asked)
+    return all(map(is_frozen, _norms(layer))) and not (drops or watched or others)
 
 
 def _norms(layer: Any) -> tuple[nn.LayerNorm, nn.LayerNorm]:

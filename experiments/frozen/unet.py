@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from experiments.frozen.add_norm import norm_alone
+from experiments.frozen.add_norm import is_frozen, norm_alone
 from experiments.frozen.group_norm import group_norm
 
 
@@ -35,11 +35,11 @@ def fuse_unets(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, ResnetBlock2D) and _is_plain(module):
             module.forward = partial(_block, module)  # type: ignore[method-assign]
-        elif isinstance(module, Transformer2DModel) and _is_frozen(module.norm):
+        elif isinstance(module, Transformer2DModel) and is_frozen(module.norm):
             module.norm.forward = partial(_norm, module.norm)
             module._get_output_for_continuous_inputs = partial(_out, module)
         elif isinstance(module, BasicTransformerBlock):
-            for norm in filter(_is_frozen, module.children()):
+            for norm in filter(is_frozen, module.children()):
                 norm.forward = partial(_norm_of_tokens, norm)
         elif isinstance(module, UNet2DConditionModel) and _ends_plainly(module):
             module.conv_norm_out.forward = partial(_norm, module.conv_norm_out, silu=True)
@@ -47,25 +47,16 @@ def fuse_unets(model: nn.Module) -> nn.Module:
     return model
 
 
-def _is_frozen(norm: Any) -> bool:
-    """A group norm, or a layer norm of tokens, with weights that nobody trains."""
-    if not isinstance(norm, nn.GroupNorm | nn.LayerNorm):
-        return False
-    if isinstance(norm, nn.LayerNorm) and len(norm.normalized_shape) > 1:
-        return False
-    return not any(w is None or w.requires_grad for w in (norm.weight, norm.bias))
-
-
 def _is_plain(block: Any) -> bool:
     """Whether :func:`_block` computes what the block does."""
     resizes = block.upsample is not None or block.downsample is not None
     usual = block.time_embedding_norm == "default" and not block.skip_time_act
     usual = usual and isinstance(block.nonlinearity, nn.SiLU) and block.dropout.p == 0
-    return usual and not resizes and _is_frozen(block.norm1) and _is_frozen(block.norm2)
+    return usual and not resizes and is_frozen(block.norm1) and is_frozen(block.norm2)
 
 
 def _ends_plainly(unet: Any) -> bool:
-    return _is_frozen(unet.conv_norm_out) and isinstance(unet.conv_act, nn.SiLU)
+    return is_frozen(unet.conv_norm_out) and isinstance(unet.conv_act, nn.SiLU)
 
 
 def _norm(norm: nn.GroupNorm, x: Tensor, silu: bool = False) -> Tensor:

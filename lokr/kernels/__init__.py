@@ -80,6 +80,13 @@ def serves(device: torch.device, dtype: torch.dtype, f: Factors) -> bool:
     return reason is None and (_path == "triton" or (dtype in HALF and _is_measured(device)))
 
 
+def chooses_triton(device: torch.device) -> bool:
+    """Whether the path in force takes Triton for half precision on a GPU, whatever the program."""
+    meet(device)
+    chosen = _path == "triton" or (_path == "auto" and _is_measured(device))
+    return _INSTALLED and device.type == "cuda" and chosen
+
+
 def meet(device: torch.device) -> None:
     """Look at the GPUs before a call, or a compiler that cannot ask them, needs to know."""
     if device.type == "cuda" and not _measured_gpus:

@@ -61,6 +61,7 @@ def adapted_linear(
         (L·n, a·b) in the dtype of x. Gradients of x, of the factors and of ``onto``, each in its
         dtype; none of the frozen tensors and of the scale, and none of second order.
     """
+    assert fused or scale is None, "the PyTorch path takes the scale in w1"
     call = _forward if is_traced() else _direct
     y: Tensor = call(x, weight, bias, w1, w2, w2_a, w2_b, fused, onto, scale)[0]
     return y

@@ -98,7 +98,7 @@ def _load(
 
 @triton.jit
 def _start(tile, lane, n, width, BN: tl.constexpr):
-    """Where a tile of tokens begins in (L·n, width): the only offset that needs 64 bits."""
+    """Where a tile of tokens begins in (L·n, width): an offset that needs 64 bits."""
     return (lane.to(tl.int64) * n + tile * BN) * width
 
 

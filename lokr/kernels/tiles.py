@@ -28,7 +28,8 @@ TOKEN = 8192
 Tile = dict[str, int]
 
 remembered = lru_cache(maxsize=4096)
-"""What a call needs to know is worked out once for each size: a small layer's launch is short."""
+"""What a launch needs to know is worked out once for each size: a small layer's is short. Not for
+what a compiler asks, whose sizes are symbols."""
 
 
 class Dims(NamedTuple):
@@ -51,7 +52,6 @@ def fits(a: int, c: int, r: int) -> bool:
     return needed == 1 or needed * _power(max(a, c)) <= LOPSIDED
 
 
-@remembered
 def in_a_tile(s: Dims) -> bool:
     """Whether a tile holds w2 whole, so that one program takes all gradients."""
     widest = max(s.b, s.d)

@@ -211,3 +211,18 @@ def test_the_command_that_is_timed(what):
     assert words[1:5] == ["-m", "experiments", "run", "bench-sweep"]
     for pair in (["--lanes", "8"], ["--limit", "2"], ["--device", "cpu"], ["--set", "epochs=1"]):
         assert " ".join(pair) in " ".join(words)
+
+
+def test_a_profile_names_what_takes_longest(what, monkeypatch):
+    monkeypatch.setattr(sweep, "SMALL", {sweep.TEXT: ()})
+    options = [word for assignment in what.sets for word in ("--set", assignment)]
+    command = ["bench", "profile", "--device", "cpu", "--lanes", "2", "--most", "3", *options]
+    ran = CliRunner().invoke(cli.app, [*command, "--data", what.data], env={"COLUMNS": "120"})
+    assert ran.exit_code == 0, ran.output
+    lines = ran.output.strip().splitlines()
+    (head,) = (n for n, line in enumerate(lines) if line.startswith("A step of 2 lanes of glue/"))
+    names, times = zip(*(line.split()[:2] for line in lines[head + 2 : head + 6]), strict=True)
+    assert names[-1] == "all"
+    longest = [float(ms) for ms in times[:-1]]
+    assert longest == sorted(longest, reverse=True)
+    assert 0 < sum(longest) <= float(times[-1])

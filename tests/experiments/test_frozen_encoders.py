@@ -124,10 +124,20 @@ def test_no_rows_and_no_history():
     assert not half.requires_grad
 
 
-def test_a_residual_in_half_precision_is_refused():
-    x = torch.ones(2, 16, device=DEVICE, dtype=torch.float16)
-    with pytest.raises(ValueError, match="residual: expected"):
-        add_norm(x, x, norm(16, torch.Generator().manual_seed(0)))
+def test_what_the_programs_would_misread_is_refused():
+    made = norm(16, torch.Generator().manual_seed(0))
+    x, full = (
+        torch.ones(2, 16, device=DEVICE, dtype=torch.float16),
+        torch.ones(2, 16, device=DEVICE),
+    )
+    with pytest.raises(ValueError, match="residual: expected torch"):
+        add_norm(x, x, made)
+    with pytest.raises(ValueError, match=r"residual: expected \(2, 16\) as x, got \(1, 16\)"):
+        add_norm(x, full[:1], made)
+    with pytest.raises(ValueError, match="x: expected 16 wide, got 8"):
+        norm_alone(full[:, :8], made, torch.float16)
+    with pytest.raises(ValueError, match="expected a frozen one"):
+        norm_alone(full, made.requires_grad_(True), torch.float16)
 
 
 def encoder(kind: str) -> nn.Module:
@@ -181,6 +191,7 @@ def test_others_stay_transformers_own(kind, changes):
     from transformers import AutoConfig, AutoModel
 
     model = AutoModel.from_config(AutoConfig.for_model(kind, **{**SMALL, **changes}))
+    model.requires_grad_(False)  # so that training norms are not the reason
     assert forwards(post_norm.fuse_encoders(model)) == []
 
 
@@ -188,6 +199,21 @@ def test_norms_that_train_stay_torch_s():
     model = encoder("bert").requires_grad_(True)
     assert forwards(post_norm.fuse_encoders(model)) == []
     assert forwards(post_norm.fuse_encoders(model.requires_grad_(False))) == ["bert.encoder"]
+
+
+@pytest.mark.parametrize("kind", ["hook", "checkpoint", "no bias", "wrapped"])
+def test_layers_that_somebody_watches_or_changed_stay(kind):
+    model = encoder("bert").requires_grad_(False)
+    layer = model.bert.encoder.layer[1]
+    if kind == "hook":
+        layer.register_forward_hook(lambda *_: None)
+    elif kind == "checkpoint":
+        layer.gradient_checkpointing = True
+    elif kind == "no bias":
+        layer.output.LayerNorm = nn.LayerNorm(32, bias=False).requires_grad_(False)
+    else:
+        layer.attention.output.LayerNorm = nn.Sequential(layer.attention.output.LayerNorm)
+    assert forwards(post_norm.fuse_encoders(model)) == []
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

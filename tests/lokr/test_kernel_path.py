@@ -236,6 +236,23 @@ def test_a_gpu_takes_triton_if_its_tiles_were_measured_there(monkeypatch):
         assert kernels.serves(torch.device("cuda", 1), torch.bfloat16, factors)
 
 
+def test_other_programs_go_with_the_adapters(monkeypatch):
+    capabilities = [(9, 0), (8, 9)]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capabilities[index])
+    monkeypatch.setattr(kernels, "_measured_gpus", set())
+    devices = [torch.device(name) for name in ("cuda:0", "cuda:1", "cpu")]
+    chosen = {}
+    for path in kernels.PATHS:
+        with kernels.force(path):
+            chosen[path] = [kernels.chooses_triton(device) for device in devices]
+    assert chosen == {
+        "auto": [True, False, False],
+        "torch": [False, False, False],
+        "triton": [True, True, False],
+    }
+
+
 def test_what_triton_cannot_serve_is_said_when_it_is_forced():
     model = adapt(Mlp(), r=2, **TARGETS).double()
     with kernels.force("triton"), pytest.raises(RuntimeError, match="float64: expected bfloat16"):
@@ -330,3 +347,88 @@ def test_a_plain_call_and_the_operator_give_the_same_bits(kind, path, autocast):
     for one, other in zip(plain, looked_at, strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("r", [0, 2, 30])
+def test_the_operator_keeps_its_word_to_compilers(fused, r):
+    """Shapes as it says them, also where a size is a symbol; gradients as registered."""
+    from lokr.kernels import linear
+
+    lanes, n, a, b, c, d = 2, 3, 2, 40, 2, 24
+    x = torch.randn(lanes * n, c * d, device=DEVICE, requires_grad=True)
+    low = None if r == 0 else torch.randn(lanes, b, r, device=DEVICE, requires_grad=True)
+    high = None if r == 0 else torch.randn(lanes, r, d, device=DEVICE, requires_grad=True)
+    full = torch.randn(lanes, b, d, device=DEVICE, requires_grad=True) if r == 0 else None
+    w1 = torch.randn(lanes, a, c, device=DEVICE, requires_grad=True)
+    scale = torch.randn(lanes, device=DEVICE) if fused else None
+    weight, bias = torch.randn(a * b, c * d, device=DEVICE), torch.randn(a * b, device=DEVICE)
+    given = (x, weight, bias, w1, full, low, high, fused, None, scale)
+    torch.library.opcheck(linear._forward, given)
+
+
+@pytest.mark.parametrize("path", ["torch", "triton"])
+@pytest.mark.parametrize("r", [2, 64])
+def test_batches_of_several_sizes_compile(path, r):
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    model = adapt(Mlp(), r=r, alpha=3, **TARGETS).to(DEVICE)
+    randomize(model)
+    with kernels.force(path):
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        for rows in (3, 5, 7):
+            x = torch.randn(rows, 12, device=DEVICE)
+            assert_close(compiled(x), model(x), **CLOSE)
+    torch._dynamo.reset()
+
+
+def test_an_error_inside_leaves_autocast_as_it_was(monkeypatch):
+    from lokr.kernels import linear
+
+    model = adapt(Mlp(), r=2, **TARGETS).to(DEVICE)
+    x = torch.randn(3, 12, device=DEVICE)
+    monkeypatch.setattr(linear.plain, "forward", lambda *_: 1 / 0)
+    with kernels.force("torch"), torch.autocast(DEVICE, torch.bfloat16):
+        with pytest.raises(ZeroDivisionError):
+            model(x)
+        assert torch.is_autocast_enabled(DEVICE)
+
+
+def test_gradients_do_not_depend_on_autocast_around_the_backward_pass():
+    torch.manual_seed(0)
+    model = adapt(Net(nn.Linear(12, 20)), r=2, target_modules=["layer"]).to(DEVICE)
+    randomize(model)
+    x = torch.randn(3, 12, device=DEVICE)
+    found = []
+    for enabled in (False, True):
+        model.zero_grad()
+        with kernels.force("torch"):
+            loss = model(x).square().sum()
+            with torch.autocast(DEVICE, torch.bfloat16, enabled=enabled):
+                loss.backward()
+        found.append([p.grad for p in model.parameters() if p.requires_grad])
+    for plain, under in zip(*found, strict=True):
+        assert torch.equal(plain, under)
+
+
+def test_module_dropout_of_joined_convolutions():
+    torch.manual_seed(0)
+    configs = [
+        LoKrConfig(r=2, alpha=alpha, target_modules=["layer"], module_dropout=0.5)
+        for alpha in (1, 4, 9)
+    ]
+    model = LoKrModel(Net(nn.Conv2d(12, 20, 3)), configs).train().to(DEVICE)
+    randomize(model)
+    noise = LaneNoise([0, 1, 2])
+    model.set_noise(noise.to(DEVICE))
+    x = torch.randn(6, 12, 5, 5)
+    outputs = []
+    for _ in range(6):
+        check_same(model, x)
+        outputs.append(model(x.to(DEVICE)).unflatten(0, (3, 2)))
+        noise.advance()
+    skipped = model.model.layer.base_layer(x.to(DEVICE)).unflatten(0, (3, 2))
+    seen = {
+        bool((out[lane] - skipped[lane]).abs().max() < 1e-5) for out in outputs for lane in range(3)
+    }
+    assert seen == {True, False}

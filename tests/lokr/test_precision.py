@@ -175,3 +175,26 @@ def test_gradient_checkpointing_of_transformers():
     model.gradient_checkpointing_enable()
     assert_close(run(), plain)
     assert len(calls) == 2
+
+
+def test_scales_follow_factors_that_are_loaded_onto_a_meta_model():
+    fields = {"r": 2, "alpha": 7, "target_modules": ["layer"]}
+    real = adapt(Net(nn.Linear(12, 20)), **fields)
+    randomize(real)
+    with torch.device("meta"):
+        loaded = adapt(Net(nn.Linear(12, 20)), **fields)
+    loaded.load_state_dict(real.state_dict(), assign=True)
+    x = torch.randn(3, 12)
+    assert torch.equal(loaded(x), real(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_scales_keep_their_digits_when_all_buffers_are_cast(dtype):
+    """As FSDP's mixed precision does."""
+    model = adapt(Net(nn.Linear(12, 20)), r=3, alpha=7, target_modules=["layer"])
+    randomize(model)
+    x = torch.randn(3, 12)
+    before = model(x)
+    for buffer in model.buffers():
+        buffer.data = buffer.data.to(dtype)
+    assert torch.equal(model(x), before)
