@@ -37,8 +37,8 @@ def measure(sweep: Sweep, lanes: int, rounds: int) -> Piece:
     """
     device, captured = torch.device(sweep.device), sweep.device == "cuda"
     steps = STEPS[sweep.device]
-    first, *_ = sweep.study.trials
-    trials = [t for t in sweep.study.trials if t.decompose_factor == first.decompose_factor][:lanes]
+    trials = of_one_split(sweep, lanes)
+    first = trials[0]
     task = tasks.load(first, sweep.data)
     with own_stream(device):
         train, line, kind = pack_step(task, trials, device, (rounds + 1) * steps)
@@ -60,6 +60,12 @@ def measure(sweep: Sweep, lanes: int, rounds: int) -> Piece:
         "parts": [[shape.rows, shape.length] for shape in kind],
         "samples": samples,
     }
+
+
+def of_one_split(sweep: Sweep, lanes: int) -> list[Trial]:
+    """The first trials that can be lanes of one pack, so many at most."""
+    trials = sweep.study.trials
+    return [t for t in trials if t.decompose_factor == trials[0].decompose_factor][:lanes]
 
 
 def pack_step(

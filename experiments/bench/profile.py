@@ -13,7 +13,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from experiments import tasks
-from experiments.bench.packed_step import pack_step
+from experiments.bench.packed_step import of_one_split, pack_step
 from experiments.bench.sheets import Sheet
 from experiments.bench.sweep import Sweep
 from experiments.step import own_stream
@@ -33,11 +33,10 @@ def sheet(sweep: Sweep, lanes: int, most: int) -> Sheet:
         most: rows.
     """
     device = torch.device(sweep.device)
-    first, *_ = sweep.study.trials
-    trials = [t for t in sweep.study.trials if t.decompose_factor == first.decompose_factor][:lanes]
+    trials = of_one_split(sweep, lanes)
     on_gpu = device.type == "cuda"
     with own_stream(device):
-        task = tasks.load(first, sweep.data)
+        task = tasks.load(trials[0], sweep.data)
         train, _, _ = pack_step(task, trials, device, WARM_UP + STEPS)
         for _ in range(WARM_UP):
             train()
@@ -58,7 +57,7 @@ def sheet(sweep: Sweep, lanes: int, most: int) -> Sheet:
     ]
     total = f"{times.total():.2f}", f"{launches.total() / STEPS:g}"
     return Sheet(
-        f"A step of {len(trials)} lanes of {first.task} on {sweep.base}",
+        f"A step of {len(trials)} lanes of {trials[0].task} on {sweep.base}",
         ("kernel" if on_gpu else "operator", "ms a step", "launches"),
         [*rows, ("all", *total)],
     )
