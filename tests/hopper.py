@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import triton
@@ -27,3 +32,18 @@ def compile_program(program: Any, kinds: dict[str, str], constants: dict[str, An
         if kinds[name].startswith("*") or name.startswith("step_")
     }  # as tensors are, and lanes; without it nothing is loaded ahead, which takes the memory
     return triton.compile(ASTSource(program, kinds, fixed, aligned), target=H100, options=options)
+
+
+def printed_by(module: str) -> list[dict[str, Any]]:
+    """Lines of JSON that a script of the tests prints in a process of its own."""
+    root = Path(__file__).parents[1]
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        cwd=root,
+        env={**environment, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
-import os
-import subprocess
-import sys
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +19,7 @@ from experiments.frozen.group_norm import Cut, cut, group_norm
 from experiments.frozen.unet import fuse_unets
 from experiments.step import lighten
 from experiments.tasks.emoji import unet
+from tests.hopper import printed_by
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -97,17 +93,7 @@ def test_common_pictures_are_cut_into_long_tiles():
 
 @pytest.mark.skipif(ON_GPU, reason="a GPU compiles them in the tests here")
 def test_programs_compile_for_an_h100_and_read_sixteen_bytes_at_a_time():
-    root = Path(__file__).parents[2]
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.experiments.hopper"],
-        cwd=root,
-        env={**environment, "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    lines = printed_by("tests.experiments.hopper")
     assert len(lines) == 4 * 6 + 3 * 3
     for line in lines:
         assert line["shared"] <= 64 * 1024, line

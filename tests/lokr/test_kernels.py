@@ -5,13 +5,8 @@ The interpreter has no bf16 products, so bf16 is tested on a GPU only.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +17,7 @@ from torch import Tensor
 pytest.importorskip("triton", reason="Triton is not installed: the PyTorch path serves alone")
 
 from lokr.kernels import linear, tiles
+from tests.hopper import printed_by
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
@@ -219,17 +215,7 @@ def test_every_output_is_written(shape, monkeypatch):
 
 @pytest.mark.skipif(ON_GPU, reason="a GPU compiles them in the tests above")
 def test_programs_compile_for_an_h100_and_fit_its_shared_memory():
-    root = Path(__file__).parents[2]
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.lokr.hopper"],
-        cwd=root,
-        env={**environment, "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    lines = printed_by("tests.lokr.hopper")
     assert len(lines) == 11
     for line in lines:
         assert all(0 < size <= 227 * 1024 for size in line["shared"].values()), line
