@@ -129,7 +129,7 @@ def sweep(
 
         what = Sweep(
             device=place(device),
-            data=None if data is None else str(data),
+            data=_folder(data),
             sets=tuple(sets or ()),
             limit=limit,
             lanes=lanes,
@@ -154,8 +154,7 @@ def profile(
         from experiments.bench import profile as profiles
         from experiments.bench.sweep import Sweep
 
-        folder = None if data is None else str(data)
-        what = Sweep(device=place(device), data=folder, sets=tuple(sets or ()), name=name)
+        what = Sweep(device=place(device), data=_folder(data), sets=tuple(sets or ()), name=name)
         chosen = what.small() if place(device) is Device.CPU else what
         profiles.sheet(chosen, lanes, most).show(Console())
 
@@ -172,8 +171,7 @@ def all_(
         from experiments.bench.sweep import Sweep
 
         failed = [_layer(device, results, "", None), _step(device, results, "")]
-        folder = None if data is None else str(data)
-        text = Sweep(device=place(device), data=folder, sets=tuple(sets or ()))
+        text = Sweep(device=place(device), data=_folder(data), sets=tuple(sets or ()))
         _sweep(results, text, None)
         _sweep(results, Sweep(device=place(device), name=SweepStudy.DIFFUSION), None)
         raise typer.Exit(max(failed))
@@ -207,6 +205,10 @@ def _sweep(results: Path, what: Sweep, parts: Sequence[Part] | None) -> None:
         from experiments.bench import runs
 
         runs.sweep(recorder, what, parts)
+
+
+def _folder(data: Path | None) -> str | None:
+    return None if data is None else str(data)
 
 
 @contextmanager

@@ -295,11 +295,11 @@ def _launch(
     t = convolution._taps(x, weight, [1, 1], [1] * 4, [1, 1])
     h = x.new_ones(convolution._shape(t))
     if program == "slide_weight":
-        bs = min(tile["BS"], tiles._power(t.s, 16))
+        bs = min(tile["BS"], tiles.power(t.s, 16))
         return partial(convolution._weight_gradient, t, x, h, {**tile, "BS": bs})
     adjoint = program == "adjoint"
     order = (0, 3, 4, 1, 2) if adjoint else (0, 3, 4, 2, 1)
-    bq = min(tile["BQ"], tiles._power(t.s if adjoint else t.q, 16))
+    bq = min(tile["BQ"], tiles.power(t.s if adjoint else t.q, 16))
     operands = (h, weight.permute(order), x) if adjoint else (x, weight.permute(order), h)
     chosen = {**tile, "BQ": bq}
     return partial(convolution._gather_product, t, *operands, adjoint, adjoint, tile=chosen)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from lokr.kernels import linear, programs, tiles
-from lokr.kernels.tiles import Dims, Tile, _power
+from lokr.kernels.tiles import Dims, Tile, power
 
 SHAPES = {
     "768x768 f8 r8": Dims(1, 32768, 8, 96, 8, 96, 8),
@@ -57,12 +57,12 @@ PROGRAMS = {
 def candidates(program: str, s: Dims) -> Iterator[Tile]:
     """Tiles worth trying."""
     usual = getattr(tiles, program)(s, torch.bfloat16)
-    tall = _power(s.a) if program == "backward_out" else max(_power(s.a), _power(s.c))
+    tall = power(s.a) if program == "backward_out" else max(power(s.a), power(s.c))
     tokens = sorted({max(1, rows // tall) for rows in (32, 64, 128, 256)})
     free = PROGRAMS[program]
     widths = {"BB": s.b, "BD": s.d}
     sizes_of = (64, 128) if program == "forward" else (64, 128, 256)
-    choices = [{min(_power(widths[name], 16), w) for w in sizes_of} for name in free]
+    choices = [{min(power(widths[name], 16), w) for w in sizes_of} for name in free]
     stages = (3,) if program == "forward" else (1,) if program == "mix" else (2, 3)
     for bn, warps, depth, *sizes in itertools.product(tokens, (4, 8), stages, *choices):
         tile = {**usual, "BN": bn, **dict(zip(free, sizes, strict=True))}

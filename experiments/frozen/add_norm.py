@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lokr.kernels.tiles import power
+
 TILE = 4096
 """Numbers of a program's tile: rows of common widths, a few a program."""
 
@@ -189,6 +191,6 @@ def _or(tensor: Tensor | None, stand_in: Tensor) -> Tensor:
 
 def _tiles(m: int, width: int) -> tuple[tuple[int], dict[str, int]]:
     """The grid, and a program's tile."""
-    wide = 1 << (width - 1).bit_length()
+    wide = power(width)
     high = max(1, TILE // wide)
     return (-(-m // high),), {"H": high, "W": wide, "num_warps": 8}

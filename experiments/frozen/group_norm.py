@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lokr.kernels.tiles import power
+
 ROWS = 64
 """R, at most: rows of a tile."""
 NUMBERS = 8192
@@ -50,7 +52,7 @@ class Cut(NamedTuple):
 
 def cut(pixels: int, channels: int) -> Cut:
     """Tiles of equal size, so that none has to be masked: R divides P, K the number of tiles."""
-    most = max(1, min(ROWS, NUMBERS // _power(channels)))
+    most = max(1, min(ROWS, NUMBERS // power(channels)))
     r = next(r for r in (1 << e for e in range(most.bit_length() - 1, -1, -1)) if pixels % r == 0)
     tiles = pixels // r
     k = next(k for k in range(1, tiles + 1) if tiles % k == 0 and tiles // k <= PROGRAMS)
@@ -105,9 +107,9 @@ def constants(channels: int, pixels: int, groups: int) -> tuple[dict[str, Any], 
     """Of the programs that read a picture's rows, and of those that gather what they leave."""
     _, k, r = cut(pixels, channels)
     c = channels // groups
-    rows = {"C": channels, "K": k, "R": r, "W": _power(channels), "num_warps": 4}
+    rows = {"C": channels, "K": k, "R": r, "W": power(channels), "num_warps": 4}
     gathered = {"C": channels, "c": c, "ROWS": k * r, "G": groups}
-    gathered |= {"GW": _power(groups), "CW": _power(c), "num_warps": 1}
+    gathered |= {"GW": power(groups), "CW": power(c), "num_warps": 1}
     return rows, gathered
 
 
@@ -122,8 +124,3 @@ def _launch(
     q = height * width // gathered["ROWS"]
     parts = x.new_empty(n, q, 2, channels, dtype=torch.float32)
     return (q, n), rows, gathered, parts
-
-
-def _power(size: int) -> int:
-    """The power of two that holds ``size``."""
-    return 1 << (size - 1).bit_length()

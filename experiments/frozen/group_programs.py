@@ -53,6 +53,21 @@ def _normal(x, stats, weight, bias, rows, columns, C: tl.constexpr):
 
 
 @triton.jit
+def _store(y, values, rows, columns, C: tl.constexpr):
+    """A tile (R, W) in the dtype of y."""
+    at = rows[:, None] * C + columns[None, :]
+    tl.store(y + at, values.to(y.dtype.element_ty), mask=(columns < C)[None, :])
+
+
+@triton.jit
+def _leave(out, first, second, columns, C: tl.constexpr):
+    """A program's two numbers for each channel, (N, Q, 2, C)."""
+    at = (tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)) * 2 * C + columns
+    tl.store(out + at, first, mask=columns < C)
+    tl.store(out + at + C, second, mask=columns < C)
+
+
+@triton.jit
 def moments(
     x, out, C: tl.constexpr, K: tl.constexpr, R: tl.constexpr, W: tl.constexpr
 ):  # fmt: skip
@@ -66,9 +81,7 @@ def moments(
         apart = own - mean
         mean += apart / (tile + 1)
         squares += tl.sum(off * off, 0) + apart * apart * (R * tile / (tile + 1))
-    at = (tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)) * 2 * C + columns
-    tl.store(out + at, mean, mask=columns < C)
-    tl.store(out + at + C, squares, mask=columns < C)
+    _leave(out, mean, squares, columns, C)
 
 
 @triton.jit
@@ -76,6 +89,14 @@ def _group(c: tl.constexpr, G: tl.constexpr, GW: tl.constexpr, CW: tl.constexpr)
     """Where a group's channels are, (GW, CW), and which exist."""
     group, channel = tl.arange(0, GW)[:, None], tl.arange(0, CW)[None, :]
     return group * c + channel, (group < G) & (channel < c)
+
+
+@triton.jit
+def _spread(out, first, second, at, ok, C: tl.constexpr):
+    """Two numbers of each group, (GW, 1), once for each of its channels: (N, 2, C)."""
+    out += tl.program_id(0) * 2 * C
+    tl.store(out + at, tl.broadcast_to(first, at.shape), mask=ok)
+    tl.store(out + C + at, tl.broadcast_to(second, at.shape), mask=ok)
 
 
 @triton.jit
@@ -87,9 +108,8 @@ def gather(
 
     One program: a picture. parts (N, Q, 2, C), each of ROWS rows.
     """
-    picture = tl.program_id(0)
     at, ok = _group(c, G, GW, CW)
-    parts += picture * Q * 2 * C
+    parts += tl.program_id(0) * Q * 2 * C
     total = tl.zeros((GW, CW), tl.float32)
     for part in range(Q):
         total += tl.load(parts + part * 2 * C + at, mask=ok, other=0.0)
@@ -101,9 +121,7 @@ def gather(
         squares += tl.load(parts + (part * 2 + 1) * C + at, mask=ok, other=0.0)
         squares += ROWS * apart * apart
     variance = (tl.sum(squares, 1) / (Q * ROWS * c))[:, None]
-    stats += picture * 2 * C
-    tl.store(stats + at, tl.broadcast_to(mean, (GW, CW)), mask=ok)
-    tl.store(stats + C + at, tl.broadcast_to(1 / tl.sqrt(variance + eps), (GW, CW)), mask=ok)
+    _spread(stats, mean, 1 / tl.sqrt(variance + eps), at, ok, C)
 
 
 @triton.jit
@@ -118,8 +136,7 @@ def apply(
         _, z = _normal(x, stats, weight, bias, rows, columns, C)
         if SILU:
             z *= tl.sigmoid(z)
-        at = rows[:, None] * C + columns[None, :]
-        tl.store(y + at, z.to(y.dtype.element_ty), mask=(columns < C)[None, :])
+        _store(y, z, rows, columns, C)
 
 
 @triton.jit
@@ -145,9 +162,7 @@ def sums(
         g = _through_silu(_load(gy, rows, columns, C), z, SILU)
         level += tl.sum(g, 0)
         slope += tl.sum(g * normal, 0)
-    at = (tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)) * 2 * C + columns
-    tl.store(out + at, level, mask=columns < C)
-    tl.store(out + at + C, slope, mask=columns < C)
+    _leave(out, level, slope, columns, C)
 
 
 @triton.jit
@@ -159,10 +174,9 @@ def gather_sums(
 
     w is the norm's weight, parts as ``sums`` leaves them.
     """
-    picture = tl.program_id(0)
     at, ok = _group(c, G, GW, CW)
     w = tl.load(weight + at, mask=ok, other=0.0).to(tl.float32)
-    parts += picture * Q * 2 * C
+    parts += tl.program_id(0) * Q * 2 * C
     level, slope = tl.zeros((GW, CW), tl.float32), tl.zeros((GW, CW), tl.float32)
     for part in range(Q):
         level += tl.load(parts + part * 2 * C + at, mask=ok, other=0.0)
@@ -170,9 +184,7 @@ def gather_sums(
     count = Q * ROWS * c
     level = (tl.sum(level * w, 1) / count)[:, None]
     slope = (tl.sum(slope * w, 1) / count)[:, None]
-    means += picture * 2 * C
-    tl.store(means + at, tl.broadcast_to(level, (GW, CW)), mask=ok)
-    tl.store(means + C + at, tl.broadcast_to(slope, (GW, CW)), mask=ok)
+    _spread(means, level, slope, at, ok, C)
 
 
 @triton.jit
@@ -190,5 +202,4 @@ def apply_backward(
         g -= _channel(means, 0, columns, C)[None, :]
         g -= normal * _channel(means, 1, columns, C)[None, :]
         g *= _channel(stats, 1, columns, C)[None, :]
-        at = rows[:, None] * C + columns[None, :]
-        tl.store(gx + at, g.to(gx.dtype.element_ty), mask=(columns < C)[None, :])
+        _store(gx, g, rows, columns, C)

@@ -70,7 +70,7 @@ def add_norm_backward(
     center = tl.load(mean + rows, mask=rows < m, other=0.0)[:, None]
     rstd = tl.load(scale + rows, mask=rows < m, other=0.0)[:, None]
     t = tl.load(total + at, mask=ok, other=0.0).to(tl.float32)
-    normal = tl.where(ok, (t - center) * rstd, 0.0)
+    normal = (t - center) * rstd  # where there is nothing, g is zero
     g *= tl.load(weight + columns, mask=columns < width, other=0.0).to(tl.float32)[None, :]
     level = tl.sum(g, 1)[:, None] / width
     slope = tl.sum(g * normal, 1)[:, None] / width

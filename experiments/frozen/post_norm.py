@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -44,11 +43,8 @@ def fuse_encoders(model: nn.Module) -> nn.Module:
     asked for no more than their last hidden states.
 
     Those stay as they are that have other layers, that drop something out, whose norms train, or
-    whose layers are watched by hooks or checkpointed; and all of them where Triton is not
-    installed.
+    whose layers are watched by hooks or checkpointed.
     """
-    if find_spec("triton") is None:
-        return model
     for module in model.modules():
         kind = getattr(getattr(module, "config", None), "model_type", None)
         layers = getattr(module, "layer", None)

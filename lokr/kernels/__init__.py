@@ -77,14 +77,19 @@ def serves(device: torch.device, dtype: torch.dtype, f: Factors) -> bool:
     reason = _obstacle(device, dtype, f)
     if _path == "triton" and reason is not None:
         raise RuntimeError(f"LOKR_KERNEL='triton': {reason}")
-    return reason is None and (_path == "triton" or (dtype in HALF and _is_measured(device)))
+    return reason is None and _wants_triton(device, dtype)
 
 
 def chooses_triton(device: torch.device) -> bool:
     """Whether the path in force takes Triton for half precision on a GPU, whatever the program."""
     meet(device)
-    chosen = _path == "triton" or (_path == "auto" and _is_measured(device))
-    return _INSTALLED and device.type == "cuda" and chosen
+    return _INSTALLED and device.type == "cuda" and _wants_triton(device, torch.bfloat16)
+
+
+def _wants_triton(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the path in force asks for Triton, if it can serve."""
+    by_itself = dtype in HALF and _is_measured(device)
+    return _path == "triton" or (_path == "auto" and by_itself)
 
 
 def meet(device: torch.device) -> None:

@@ -60,7 +60,7 @@ def is_traced() -> bool:
 def _as_given() -> Iterator[None]:
     """An operator's insides are multiplied in the dtypes that they have, under autocast too.
 
-    ``torch.autocast(enabled=False)`` says the same in ten times as long.
+    ``torch.autocast(enabled=False)`` says the same, and takes longer.
     """
     kinds = [kind for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)]
     for kind in kinds:

@@ -138,30 +138,29 @@ def _write_delta(
 
     others = [_or(t, x) for t in added]
     flags = {name: t is not None for name, t in zip(("BIAS", "ONTO"), added, strict=True)}
-    w1 = _scaled(f, flags)
+    flags["SCALED"] = f.scale is not None
     if not s.r and not tiles.in_a_tile(s):
         z = _times_w2(s, x, f.full)
         tile = tiles.mix(s, x.dtype)
         grid = (tiles.count(s, tile), -(-s.b // tile["BB"]), s.lanes)
         steps = _steps(f.w1)
-        programs.mix[grid](*(z, *w1, *others, y, s.n, *steps, s.a, s.b, s.c), **flags, **tile)
+        programs.mix[grid](*(z, *_w1(f), *others, y, s.n, *steps, s.a, s.b, s.c), **flags, **tile)
         return
     tile = tiles.forward(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device) if tile["LOOP"] else tiles.count(s, tile)
     first = f.full if f.w2_b is None else f.w2_b
     last = f.w1 if f.w2_a is None else f.w2_a
     programs.forward[(p, s.lanes)](
-        *(x, *w1, first, last, *others, y, u, s.n, *_steps(f.w1, first, last), *s[2:]),
+        *(x, *_w1(f), first, last, *others, y, u, s.n, *_steps(f.w1, first, last), *s[2:]),
         **flags,
         KEEP_U=u.numel() > 0,
         **tile,
     )
 
 
-def _scaled(f: Factors, flags: dict[str, bool]) -> tuple[Tensor, Tensor]:
-    """w1 and its scale as the programs take them; says in ``flags`` whether there is one."""
-    flags["SCALED"] = f.scale is not None
-    return f.w1, f.w1 if f.scale is None else f.scale
+def _w1(f: Factors) -> tuple[Tensor, Tensor]:
+    """w1 and its scale as the programs take them."""
+    return f.w1, _or(f.scale, f.w1)
 
 
 def _times_w2(s: Dims, x: Tensor, w2: Tensor) -> Tensor:
@@ -247,12 +246,12 @@ def _low_rank_in_a_tile(
     tile = tiles.backward_low_rank(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device)
     sums = _sums(p, s, _width(s), x)
-    flags = {"NEEDS_X": gx.numel() > 0}
     programs.backward_low_rank[(p, s.lanes)](
-        *(gy, x, *_scaled(f, flags), *f.low, gx, sums, s.n, s.lanes),
+        *(gy, x, *_w1(f), *f.low, gx, sums, s.n, s.lanes),
         *_steps(f.w1, *f.low),
         *s[2:],
-        **flags,
+        NEEDS_X=gx.numel() > 0,
+        SCALED=f.scale is not None,
         **tile,
     )
     return sums.sum(0)
@@ -277,13 +276,12 @@ def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: Factors)
         *(width, at_a, s.a, s.b, s.r),
         **out,
     )
-    flags = {"NEEDS_X": gx.numel() > 0}
-    tensors = (gu, x, *_scaled(f, flags), w2_b, gx, sums)
     programs.backward_in[(p, d_blocks, s.lanes)](
-        *(*tensors, s.n, s.lanes, size, *_steps(f.w1, w2_b)),
+        *(gu, x, *_w1(f), w2_b, gx, sums, s.n, s.lanes, size, *_steps(f.w1, w2_b)),
         *(width, at_b, s.a, s.c, s.d, s.r),
         BLOCKS=b_blocks,
-        **flags,
+        NEEDS_X=gx.numel() > 0,
+        SCALED=f.scale is not None,
         **into,
     )
     total = sums.sum(0)  # (L·width,)
@@ -300,12 +298,12 @@ def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: F
     tile = tiles.backward_full(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device)
     sums = _sums(p, s, _width(s), x)
-    flags = {"NEEDS_X": gx.numel() > 0}
     programs.backward_full[(p, s.lanes)](
-        *(gy, x, *_scaled(f, flags), f.full, gx, sums, s.n, s.lanes),
+        *(gy, x, *_w1(f), f.full, gx, sums, s.n, s.lanes),
         *_steps(f.w1, f.full),
         *s[2:6],
-        **flags,
+        NEEDS_X=gx.numel() > 0,
+        SCALED=f.scale is not None,
         **tile,
     )
     return sums.sum(0)
@@ -319,10 +317,9 @@ def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors) ->
     blocks = -(-s.b // tile["BB"])
     p = tiles.programs(s, tile, blocks, x.device)
     sums = _sums(p, s, blocks * s.a * s.c, x)
-    flags: dict[str, bool] = {}
     programs.mix_backward[(p, blocks, s.lanes)](
-        *(gy, z, *_scaled(f, flags), z, sums, s.n, s.lanes, *_steps(f.w1), s.a, s.b, s.c),
-        **flags,
+        *(gy, z, *_w1(f), z, sums, s.n, s.lanes, *_steps(f.w1), s.a, s.b, s.c),
+        SCALED=f.scale is not None,
         **tile,
     )  # z is now gz
     if gx.numel():

@@ -46,16 +46,16 @@ class Dims(NamedTuple):
 
 def fits(a: int, c: int, r: int) -> bool:
     """Whether the programs serve factors of these sizes (r = 0: full w2)."""
-    if max(a, c) > LARGEST or _power(max(a, c)) * _power(r or 1, 16) > MIDDLE:
+    if max(a, c) > LARGEST or power(max(a, c)) * power(r or 1, 16) > MIDDLE:
         return False
     needed = _needed(a, c)
-    return needed == 1 or needed * _power(max(a, c)) <= LOPSIDED
+    return needed == 1 or needed * power(max(a, c)) <= LOPSIDED
 
 
 def in_a_tile(s: Dims) -> bool:
     """Whether a tile holds w2 whole, so that one program takes all gradients."""
     widest = max(s.b, s.d)
-    token = _power(max(s.a, s.c)) * _power(widest, 16)
+    token = power(max(s.a, s.c)) * power(widest, 16)
     return widest <= IN_A_TILE["low" if s.r else "full"] and s.r <= 32 and token <= TOKEN
 
 
@@ -89,9 +89,9 @@ def forward(s: Dims, dtype: torch.dtype) -> Tile:
     return {
         "LOOP": not masked,
         "BN": _tokens(s, dtype, rows),
-        "A": _power(s.a),
-        "C": _power(s.c),
-        "Q": _power(s.r or s.b, 16),
+        "A": power(s.a),
+        "C": power(s.c),
+        "Q": power(s.r or s.b, 16),
         "BB": _at_most(128, s.b),
         "BD": 128 if masked else _at_most(64, s.d),
         "num_warps": 8 if narrow and s.a <= 32 else 4,
@@ -104,11 +104,11 @@ def backward_low_rank(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_low_rank``."""
     return {
         "BN": _tokens(s, dtype, 64),
-        "A": _power(s.a),
-        "C": _power(s.c),
-        "R": _power(s.r, 16),
-        "BB": _power(s.b, 16),
-        "BD": _power(s.d, 16),
+        "A": power(s.a),
+        "C": power(s.c),
+        "R": power(s.r, 16),
+        "BB": power(s.b, 16),
+        "BD": power(s.d, 16),
         "num_warps": 4,
         "num_stages": 3,
     }
@@ -118,9 +118,9 @@ def backward_low_rank(s: Dims, dtype: torch.dtype) -> Tile:
 def backward_out(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_out``."""
     return {
-        "BN": max(1, 32 // _power(s.a)) if dtype.itemsize == 2 else max(1, 16 // _power(s.a)),
-        "A": _power(s.a),
-        "R": _power(s.r, 16),
+        "BN": max(1, 32 // power(s.a)) if dtype.itemsize == 2 else max(1, 16 // power(s.a)),
+        "A": power(s.a),
+        "R": power(s.r, 16),
         "BB": _at_most(128, s.b),
         "num_warps": 4,
         "num_stages": 4,
@@ -132,9 +132,9 @@ def backward_in(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_in``."""
     return {
         "BN": _tokens(s, dtype, 64),
-        "A": _power(s.a),
-        "C": _power(s.c),
-        "R": _power(s.r, 16),
+        "A": power(s.a),
+        "C": power(s.c),
+        "R": power(s.r, 16),
         "BD": _at_most(128, s.d),
         "num_warps": 4,
         "num_stages": 3,
@@ -146,10 +146,10 @@ def backward_full(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_full``."""
     return {
         "BN": _tokens(s, dtype, 128),
-        "A": _power(s.a),
-        "C": _power(s.c),
-        "BB": _power(s.b, 16),
-        "BD": _power(s.d, 16),
+        "A": power(s.a),
+        "C": power(s.c),
+        "BB": power(s.b, 16),
+        "BD": power(s.d, 16),
         "num_warps": 4,
         "num_stages": 2,
     }
@@ -160,8 +160,8 @@ def mix(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.mix``."""
     return {
         "BN": _tokens(s, dtype, 32),
-        "A": _power(s.a),
-        "C": _power(s.c),
+        "A": power(s.a),
+        "C": power(s.c),
         "BB": _at_most(128, s.b),
         "num_warps": 8,
         "num_stages": 1,
@@ -209,20 +209,20 @@ TRANSPOSE: Tile = {"B": 64, "num_warps": 4, "num_stages": 1}
 
 def _tokens(s: Dims, dtype: torch.dtype, rows: int) -> int:
     """BN: tokens whose tile has ``rows`` rows of x or y; fewer in fp32, or where r is large."""
-    rows = max(16, rows * 2 // dtype.itemsize * 16 // _power(s.r or 1, 16))
-    return max(_needed(s.a, s.c), rows // max(_power(s.a), _power(s.c)))
+    rows = max(16, rows * 2 // dtype.itemsize * 16 // power(s.r or 1, 16))
+    return max(_needed(s.a, s.c), rows // max(power(s.a), power(s.c)))
 
 
 def _needed(a: int, c: int) -> int:
     """Tokens whose rows of x and of y are 16 each: Triton's products sum over no fewer."""
-    return -(-16 // min(_power(a), _power(c)))
+    return -(-16 // min(power(a), power(c)))
 
 
 def _at_most(limit: int, size: int) -> int:
-    return min(limit, _power(size, 16))
+    return min(limit, power(size, 16))
 
 
-def _power(size: int, least: int = 1) -> int:
+def power(size: int, least: int = 1) -> int:
     """The power of two that holds ``size``."""
     return max(least, 1 << (size - 1).bit_length())
 
