@@ -20,7 +20,7 @@ Legend: L lanes; B rows a lane; S batches of a pass; N rows of a split.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache, reduce
 from typing import Any
@@ -35,6 +35,11 @@ from experiments.optimizer import LaneAdamW, LaneParameters, schedule
 from experiments.tasks.base import Batch, Final, Split, Task
 from experiments.trial import Trial
 from lokr import LaneNoise, kernels
+from lokr.kernels.launch import rehearsal
+
+Operations = Callable[[], None]
+Job = tuple[Hashable, Operations]
+"""A kind of step and what it does."""
 
 
 class Feed:
@@ -143,15 +148,24 @@ class PackStep:
         """
         if not self.recorder.active:
             return
-        jobs = [
-            *((("train", step), self._train_operations(step)) for step in largest_first(train)),
-            *((("dev", step), self._dev_operations(step)) for step in largest_first(dev)),
-        ]
-        for _, operations in jobs:
-            with unchanged(self.state()):
-                operations()
-        for kind, operations in jobs:
+        training = [(("train", s), self._train_operations(s)) for s in largest_first(train)]
+        evaluation = [(("dev", s), self._dev_operations(s)) for s in largest_first(dev)]
+        self._rehearse([*training[:1], *evaluation[:1]])
+        for _, operations in (*training, *evaluation):
+            self._try(operations)
+        for kind, operations in (*training, *evaluation):
             self.recorder.record(kind, operations)
+
+    def _rehearse(self, jobs: Sequence[Job]) -> None:
+        """Have the programs of these jobs compiled side by side; other sizes have the same."""
+        with rehearsal(self.device) as worthwhile:
+            for _, operations in jobs if worthwhile else ():
+                self._try(operations)
+
+    def _try(self, operations: Operations) -> None:
+        """Run operations and undo what they did."""
+        with unchanged(self.state()):
+            operations()
 
     def train(self, step: Step) -> None:
         """One optimizer step on the next batch, which has these parts.
@@ -226,7 +240,7 @@ class PackStep:
         self.predictions.index_copy_(1, rows[: shape.rows], predicted)
         self.dev_feed.advance()
 
-    def _train_operations(self, step: Step) -> Any:
+    def _train_operations(self, step: Step) -> Operations:
         def operations() -> None:
             self.optimizer.parameters.drop_gradients()  # an interrupted step may have left some
             self.update([self._pass(step, part) for part in range(len(step))])
@@ -239,7 +253,7 @@ class PackStep:
         self.backward(share)
         return share.detach()
 
-    def _dev_operations(self, step: Step) -> Any:
+    def _dev_operations(self, step: Step) -> Operations:
         return lambda: self.predict(step)
 
     def _streams(self) -> list[LaneNoise]:

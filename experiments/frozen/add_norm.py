@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lokr.kernels.launch import launch
 from lokr.kernels.tiles import power
 
 TILE = 4096
@@ -150,7 +151,9 @@ def _launch(
     stats = x.new_empty(2, m if flags["KEEP"] else 0, dtype=torch.float32)
     grid, tile = _tiles(m, width)
     if m:
-        programs.add_norm[grid](
+        launch(
+            programs.add_norm,
+            grid,
             *(x, residual, weight, bias, total, y, half, *stats, m, eps),
             width=width,
             **flags,
@@ -173,7 +176,9 @@ def _launch_backward(
 
     grid, tile = _tiles(len(mean), total.shape[-1])
     if len(mean):
-        programs.add_norm_backward[grid](
+        launch(
+            programs.add_norm_backward,
+            grid,
             *(_or(gy, total), _or(ghalf, gx), total, weight, mean, scale),
             *(_or(gtotal, total), gx, len(mean)),
             width=total.shape[-1],

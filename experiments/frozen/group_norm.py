@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lokr.kernels.launch import launch
 from lokr.kernels.tiles import power
 
 ROWS = 64
@@ -81,9 +82,9 @@ class _GroupNorm(torch.autograd.Function):
         ctx.save_for_backward(x, stats, weight, bias)
         if x.numel():
             own, rows, gathered, parts = _launch(x, groups)
-            programs.moments[own](x, parts, **rows)
-            programs.gather[(n,)](parts, stats, eps, own[0], **gathered)
-            programs.apply[own](x, stats, weight, bias, y, SILU=silu, **rows)
+            launch(programs.moments, own, x, parts, **rows)
+            launch(programs.gather, (n,), parts, stats, eps, own[0], **gathered)
+            launch(programs.apply, own, x, stats, weight, bias, y, SILU=silu, **rows)
         return y
 
     @staticmethod
@@ -97,9 +98,9 @@ class _GroupNorm(torch.autograd.Function):
         if x.numel():
             own, rows, gathered, parts = _launch(x, ctx.groups)
             rows["SILU"] = ctx.silu
-            programs.sums[own](gy, x, stats, weight, bias, parts, **rows)
-            programs.gather_sums[(len(x),)](parts, weight, means, own[0], **gathered)
-            programs.apply_backward[own](gy, x, stats, means, weight, bias, gx, **rows)
+            launch(programs.sums, own, gy, x, stats, weight, bias, parts, **rows)
+            launch(programs.gather_sums, (len(x),), parts, weight, means, own[0], **gathered)
+            launch(programs.apply_backward, own, gy, x, stats, means, weight, bias, gx, **rows)
         return gx, None, None, None, None, None, None
 
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from lokr import kernels
 from lokr.kernels import tiles
 from lokr.kernels.eager import eager, is_traced
-from lokr.kernels.linear import _on
+from lokr.kernels.launch import launch
 from lokr.kernels.tiles import Tile
 from lokr.product import ConvSettings, Factors
 
@@ -151,10 +151,8 @@ def _transposed(x: Tensor) -> Tensor:
     y = x.new_empty(n, q, p)
     if x.numel():
         tile = tiles.TRANSPOSE
-        with _on(x.device):
-            conv_programs.transpose[(n * -(-p // tile["B"]), -(-q // tile["B"]))](
-                x, y, p, q, **tile
-            )
+        grid = (n * -(-p // tile["B"]), -(-q // tile["B"]))
+        launch(conv_programs.transpose, grid, x, y, p, q, **tile)
     return y
 
 
@@ -394,16 +392,17 @@ def _gather_product(
     rows = t.images * size[0] * size[1] * t.c
     grid = (-(-rows // tile["BM"]), -(-q // tile["BQ"]), t.lanes)
     weight = weight.to(source.dtype, memory_format=torch.contiguous_format).contiguous()
-    with _on(source.device):
-        conv_programs.slide[grid](
-            *(source, weight, out, t.images, *into, *size),
-            **t.constants,
-            s=s,
-            q=q,
-            ADJOINT=adjoint,
-            ADD=add,
-            **tile,
-        )
+    launch(
+        conv_programs.slide,
+        grid,
+        *(source, weight, out, t.images, *into, *size),
+        **t.constants,
+        s=s,
+        q=q,
+        ADJOINT=adjoint,
+        ADD=add,
+        **tile,
+    )
 
 
 def _weight_gradient(t: Taps, x: Tensor, g: Tensor, tile: Tile | None = None) -> Tensor:
@@ -418,10 +417,15 @@ def _weight_gradient(t: Taps, x: Tensor, g: Tensor, tile: Tile | None = None) ->
     rows = t.images * t.height * t.width * t.c
     p = tiles.sharers(-(-rows // tile["BM"]), t.lanes, blocks, x.device)
     sums = torch.empty(p, t.lanes, t.s, kh, kw, t.q, dtype=torch.float32, device=x.device)
-    with _on(x.device):
-        conv_programs.slide_weight[(p, blocks, t.lanes)](
-            *(x, g, sums, t.images, *t[:1], *t[2:6]), **t.constants, s=t.s, q=t.q, **tile
-        )
+    launch(
+        conv_programs.slide_weight,
+        (p, blocks, t.lanes),
+        *(x, g, sums, t.images, *t[:1], *t[2:6]),
+        **t.constants,
+        s=t.s,
+        q=t.q,
+        **tile,
+    )
     return sums.sum(0).permute(0, 4, 1, 2, 3).contiguous()
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -28,6 +27,7 @@ from torch import Tensor
 
 from lokr.kernels import plain, tiles
 from lokr.kernels.eager import eager, is_traced
+from lokr.kernels.launch import launch
 from lokr.kernels.tiles import Dims
 from lokr.product import Factors
 
@@ -93,9 +93,8 @@ def _compute(
         y = x.new_empty(s.lanes * s.n, s.a * s.b)
         u, h = x.new_empty(_kept(s)), x.new_empty(0)
         if s.n:
-            with _on(x.device):
-                f = _readable(w1, w2, w2_a, w2_b, scale)
-                _write_delta(s, x, f, (bias, onto), y, u)
+            f = _readable(w1, w2, w2_a, w2_b, scale)
+            _write_delta(s, x, f, (bias, onto), y, u)
     if weight is not None:
         y.addmm_(x, weight.t())
     return y, u, h
@@ -144,13 +143,16 @@ def _write_delta(
         tile = tiles.mix(s, x.dtype)
         grid = (tiles.count(s, tile), -(-s.b // tile["BB"]), s.lanes)
         steps = _steps(f.w1)
-        programs.mix[grid](*(z, *_w1(f), *others, y, s.n, *steps, s.a, s.b, s.c), **flags, **tile)
+        args = (z, *_w1(f), *others, y, s.n, *steps, s.a, s.b, s.c)
+        launch(programs.mix, grid, *args, **flags, **tile)
         return
     tile = tiles.forward(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device) if tile["LOOP"] else tiles.count(s, tile)
     first = f.full if f.w2_b is None else f.w2_b
     last = f.w1 if f.w2_a is None else f.w2_a
-    programs.forward[(p, s.lanes)](
+    launch(
+        programs.forward,
+        (p, s.lanes),
         *(x, *_w1(f), first, last, *others, y, u, s.n, *_steps(f.w1, first, last), *s[2:]),
         **flags,
         KEEP_U=u.numel() > 0,
@@ -197,8 +199,7 @@ def _compute_backward(
         flat = torch.cat([t.flatten() for t in each])
     elif s.n:
         gx = torch.empty_like(x) if needs_x else x.new_empty(0)
-        with _on(x.device):
-            flat = _gradients_of(s)(s, gy, x, u, gx, _readable(w1, w2, w2_a, w2_b, scale))
+        flat = _gradients_of(s)(s, gy, x, u, gx, _readable(w1, w2, w2_a, w2_b, scale))
     else:
         gx, flat = torch.empty_like(x), w1.new_zeros(s.lanes * _width(s))
     if needs_x and weight is not None:
@@ -246,7 +247,9 @@ def _low_rank_in_a_tile(
     tile = tiles.backward_low_rank(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device)
     sums = _sums(p, s, _width(s), x)
-    programs.backward_low_rank[(p, s.lanes)](
+    launch(
+        programs.backward_low_rank,
+        (p, s.lanes),
         *(gy, x, *_w1(f), *f.low, gx, sums, s.n, s.lanes),
         *_steps(f.w1, *f.low),
         *s[2:],
@@ -271,12 +274,16 @@ def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: Factors)
     at_b = at_a + s.b * s.r
     width = at_b + s.r * s.d
     sums = _sums(p, s, width, x)
-    programs.backward_out[(p, b_blocks, s.lanes)](
+    launch(
+        programs.backward_out,
+        (p, b_blocks, s.lanes),
         *(gy, u, w2_a, gu, sums, s.n, s.lanes, size, *_steps(w2_a)),
         *(width, at_a, s.a, s.b, s.r),
         **out,
     )
-    programs.backward_in[(p, d_blocks, s.lanes)](
+    launch(
+        programs.backward_in,
+        (p, d_blocks, s.lanes),
         *(gu, x, *_w1(f), w2_b, gx, sums, s.n, s.lanes, size, *_steps(f.w1, w2_b)),
         *(width, at_b, s.a, s.c, s.d, s.r),
         BLOCKS=b_blocks,
@@ -298,7 +305,9 @@ def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: F
     tile = tiles.backward_full(s, x.dtype)
     p = tiles.programs(s, tile, 1, x.device)
     sums = _sums(p, s, _width(s), x)
-    programs.backward_full[(p, s.lanes)](
+    launch(
+        programs.backward_full,
+        (p, s.lanes),
         *(gy, x, *_w1(f), f.full, gx, sums, s.n, s.lanes),
         *_steps(f.w1, f.full),
         *s[2:6],
@@ -317,7 +326,9 @@ def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors) ->
     blocks = -(-s.b // tile["BB"])
     p = tiles.programs(s, tile, blocks, x.device)
     sums = _sums(p, s, blocks * s.a * s.c, x)
-    programs.mix_backward[(p, blocks, s.lanes)](
+    launch(
+        programs.mix_backward,
+        (p, blocks, s.lanes),
         *(gy, z, *_w1(f), z, sums, s.n, s.lanes, *_steps(f.w1), s.a, s.b, s.c),
         SCALED=f.scale is not None,
         **tile,
@@ -371,11 +382,6 @@ _direct = eager(_compute, _setup_context, partial(_differentiate, _compute_backw
 
 
 # -- sizes ------------------------------------------------------------------------------------
-
-
-def _on(device: torch.device) -> AbstractContextManager[Any]:
-    """Triton launches on the current GPU, wherever the tensors are."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def _readable(

@@ -254,12 +254,13 @@ def test_other_programs_go_with_the_adapters(monkeypatch):
 
 
 def test_what_triton_cannot_serve_is_said_when_it_is_forced():
-    model = adapt(Mlp(), r=2, **TARGETS).double()
+    model = adapt(Mlp(), r=2, **TARGETS).double().to(DEVICE)
     with kernels.force("triton"), pytest.raises(RuntimeError, match="float64: expected bfloat16"):
-        model(torch.randn(3, 12, dtype=torch.float64))
+        model(torch.randn(3, 12, dtype=torch.float64, device=DEVICE))
     wide = adapt(Net(nn.Linear(512, 512)), r=2, target_modules=["layer"], decompose_factor=256)
+    wide.to(DEVICE)
     with kernels.force("triton"), pytest.raises(RuntimeError, match=f"{tiles.LARGEST} at most"):
-        wide(torch.randn(3, 512))
+        wide(torch.randn(3, 512, device=DEVICE))
 
 
 def test_an_unknown_path_is_refused():
