@@ -62,6 +62,8 @@ class Adapter(nn.Module):
         self.module_dropout = tuple(config.module_dropout for config in configs)
         self.rank_dropout_scale = configs[0].rank_dropout_scale
         widest = max(specs, key=lambda spec: spec.r)
+        self._names = tuple(widest.shapes)
+        self._scales = any(spec.scale != 1 for spec in specs)
         for name, shape in widest.shapes.items():
             self.register_parameter(name, nn.Parameter(torch.zeros(self.lanes, *shape)))
         self._place_constants()
@@ -74,7 +76,7 @@ class Adapter(nn.Module):
     def _place_constants(self, factor: Tensor | None = None) -> None:
         """Scales and dropout rates beside the factors: in fp32 or, as those are, in fp64."""
         factor = next(self.parameters()) if factor is None else factor
-        device, dtype = factor.device, torch.promote_types(factor.dtype, torch.float32)
+        device, dtype = factor.device, _at_least_fp32(factor.dtype)
         kernels.meet(device)
         constants = {
             "scale": [spec.scale for spec in self.specs],
@@ -124,12 +126,13 @@ class Adapter(nn.Module):
     def factors(self) -> product.Factors:
         """The tensors as :mod:`lokr.product` takes them."""
         # By name: replicas (DataParallel) and shards (FSDP) have tensors, and no parameters.
-        t: dict[str, Tensor] = {name: getattr(self, name) for name in self.specs[0].shapes}
+        t: dict[str, Tensor] = {name: getattr(self, name) for name in self._names}
         w1 = t["lokr_w1"] if "lokr_w1" in t else t["lokr_w1_a"] @ t["lokr_w1_b"]
-        wanted = w1.device, torch.promote_types(w1.dtype, torch.float32)
-        if (self.scale.device, self.scale.dtype) != wanted:
+        scale = self.scale
+        if scale.device != w1.device or scale.dtype != _at_least_fp32(w1.dtype):
             # Whoever loads onto a meta model, or casts all buffers (FSDP), passes by ``_apply``.
             self._place_constants(w1)
+            scale = self.scale
         w2_b = t.get("lokr_w2_b")
         kernel = self.specs[0].kernel
         if w2_b is not None and kernel and "lokr_t2" not in t:
@@ -140,7 +143,7 @@ class Adapter(nn.Module):
             w2_a=t.get("lokr_w2_a"),
             w2_b=w2_b,
             t2=t.get("lokr_t2"),
-            scale=self.scale if any(spec.scale != 1 for spec in self.specs) else None,
+            scale=scale if self._scales else None,
         )
 
     def drop(self, delta: Tensor, channel_axis: int) -> Tensor:
@@ -289,7 +292,8 @@ class LoKrLayer(nn.Module):
 
     def _lone_adapter(self) -> Adapter | None:
         """The only active adapter, if it can be computed together with the frozen layer."""
-        names = [name for name in self.active_adapters if name in self.adapters]
+        adapters = self.adapters
+        names = [name for name in self.active_adapters if name in adapters]
         if not self.enabled or self.merged_adapters or len(names) != 1:
             return None
         adapter = self.adapter(names[0])
@@ -301,8 +305,14 @@ class LoKrLayer(nn.Module):
         if adapter is None or not _is_plain(self.base_layer):
             return None
         dtype = _product_dtype(x)
-        fits = _in_autocast(x) or self.weight.dtype == dtype  # else the frozen layer says what not
+        fits = self.weight.dtype == dtype or _in_autocast(x)  # else the frozen layer says what not
         return (adapter, dtype) if fits else None
+
+    def _frozen(self, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+        """The frozen weight and bias in ``dtype``."""
+        base: Any = self.base_layer
+        weight, bias = base.weight, base.bias
+        return weight.to(dtype), None if bias is None else bias.to(dtype)
 
     @torch.no_grad()
     def merge(self, names: Sequence[str], safe_merge: bool = False) -> None:
@@ -319,7 +329,7 @@ class LoKrLayer(nn.Module):
         if not names:
             return
         weight = self.weight
-        merged = weight.to(torch.promote_types(weight.dtype, torch.float32))
+        merged = weight.to(_at_least_fp32(weight.dtype))
         for name in names:
             if self.adapter(name).lanes > 1:
                 raise ValueError(
@@ -367,21 +377,20 @@ class Linear(LoKrLayer):
         if joined is None:
             return super().forward(x, *args, **kwargs)
         adapter, dtype = joined
-        bias = None if self.bias is None else self.bias.to(dtype)
-        weight = self.frozen_matrix().to(dtype)
+        weight, bias = self._frozen(dtype)
         factors = adapter.keep(adapter.factors())
-        return kernels.adapted_linear(x.to(dtype), weight, bias, factors)
+        return kernels.adapted_linear(x.to(dtype), self.as_matrix(weight), bias, factors)
 
-    def frozen_matrix(self) -> Tensor:
+    def as_matrix(self, weight: Tensor) -> Tensor:
         """The frozen weight as (out, in)."""
-        return self.weight
+        return weight
 
 
 class TransposedLinear(Linear):
     """transformers' ``Conv1D``: a linear layer whose weight lies (in, out)."""
 
-    def frozen_matrix(self) -> Tensor:
-        return self.weight.mT
+    def as_matrix(self, weight: Tensor) -> Tensor:
+        return weight.mT
 
     @staticmethod
     def shape_of(base_layer: Any) -> LayerShape:
@@ -430,9 +439,12 @@ class Conv(LoKrLayer):
         x, factors = x.to(dtype), adapter.factors()
         if not kernels.joins_conv(x, factors, self.settings):
             return super().forward(x)
-        weight = self.weight.to(dtype)
-        bias = None if self.bias is None else self.bias.to(dtype)
+        weight, bias = self._frozen(dtype)
         return kernels.adapted_conv(x, weight, bias, adapter.keep(factors), self.settings)
+
+
+def _at_least_fp32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 def _product_dtype(x: Tensor) -> torch.dtype:

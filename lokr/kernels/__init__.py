@@ -147,22 +147,17 @@ def adapted_linear(
 
     if x.shape[-1] != _width(f):  # the programs would read past the factors' ends
         raise ValueError(f"x has {x.shape[-1]} features, the layer takes {_width(f)}")
-    first = x.shape[0] if x.dim() > 1 else 1
-    if first % len(f.w1):  # rows of one item would go to two lanes
+    first, lanes = x.shape[0] if x.dim() > 1 else 1, f.w1.shape[0]
+    if first % lanes:  # rows of one item would go to two lanes
         raise ValueError(
             f"x {tuple(x.shape)}: its first dimension, {first}, must be a multiple of the "
-            f"{len(f.w1)} lanes"
+            f"{lanes} lanes"
         )
-    rows = x.reshape(-1, x.shape[-1]).contiguous()
     fused = serves(x.device, x.dtype, f)
     f = f.to(torch.float32) if fused else f.scaled().to(x.dtype)
-    below = None if onto is None else onto.reshape(-1, onto.shape[-1]).contiguous()
+    below = None if onto is None else onto.contiguous()
     factors = (f.w1, f.w2, f.w2_a, f.w2_b)
-    y = linear.adapted_linear(rows, weight, bias, *factors, fused, below, f.scale)
-    # As torch.matmul ends. What an operator returns, and views of it, may not be changed in place,
-    # and ReLU(inplace=True) may come next.
-    out: Tensor = torch.ops.aten._unsafe_view(y, [*x.shape[:-1], y.shape[-1]])
-    return out
+    return linear.adapted_linear(x.contiguous(), weight, bias, *factors, fused, below, f.scale)
 
 
 def adapted_conv(

@@ -7,9 +7,8 @@ are called directly, as one ``torch.autograd.Function``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 Outputs = Callable[..., tuple[Tensor, ...]]
+R = TypeVar("R")
 Gradients = Callable[..., tuple[Tensor | None, ...]]
 
 
@@ -35,16 +35,14 @@ def eager(forward: Outputs, setup: Callable[..., None], backward: Gradients) -> 
     class Direct(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-            with _as_given():
-                outputs = forward(*inputs)
+            outputs = _as_given(forward, *inputs)
             setup(ctx, inputs, outputs)
             return outputs
 
         @staticmethod
         @once_differentiable
         def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-            with _as_given():
-                return backward(ctx, *gradients)
+            return _as_given(backward, ctx, *gradients)
 
     return Direct.apply
 
@@ -56,17 +54,18 @@ def is_traced() -> bool:
     return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
 
 
-@contextmanager
-def _as_given() -> Iterator[None]:
+def _as_given(call: Callable[..., R], *args: Any) -> R:
     """An operator's insides are multiplied in the dtypes that they have, under autocast too.
 
     ``torch.autocast(enabled=False)`` says the same, and takes longer.
     """
     kinds = [kind for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)]
+    if not kinds:
+        return call(*args)
     for kind in kinds:
         torch.set_autocast_enabled(kind, False)
     try:
-        yield
+        return call(*args)
     finally:
         for kind in kinds:
             torch.set_autocast_enabled(kind, True)

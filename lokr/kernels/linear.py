@@ -11,6 +11,9 @@ is written.
 Each program leaves its own sums of the factors' gradients, added up afterwards in a fixed order:
 the same result every time.
 
+What a launch needs beside its tensors is worked out once for each size (``tiles.remembered``): a
+small layer is over before Python has thought about it twice.
+
 Legend: L lanes; n tokens a lane; a, b, c, d, r as in :mod:`lokr.factors`; P programs that share out
 a lane's tokens.
 """
@@ -18,8 +21,9 @@ a lane's tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -28,8 +32,15 @@ from torch import Tensor
 from lokr.kernels import plain, tiles
 from lokr.kernels.eager import eager, is_traced
 from lokr.kernels.launch import launch
-from lokr.kernels.tiles import Dims
+from lokr.kernels.tiles import Dims, Tile
 from lokr.product import Factors
+
+_unsafe_view: Callable[..., Tensor] = torch.ops.aten._unsafe_view
+"""A view that counts as none: for tensors that nobody else has."""
+Place = tuple[torch.Size, tuple[int, ...], int]
+"""Shape, strides, and the first number."""
+Launch = tuple[Any, tuple[int, ...], Tile]
+"""A program, its grid and its constants."""
 
 
 def adapted_linear(
@@ -47,24 +58,28 @@ def adapted_linear(
     """W·x + bias + ΔW·x for all lanes, onto another layer's output if there is one.
 
     Args:
-        x: (L·n, c·d), contiguous.
+        x: (…, c·d) of L·n tokens, lane-major, contiguous.
         weight: (a·b, c·d) in the dtype of x, frozen; None leaves W·x out.
         bias: (a·b,), frozen, or None.
         w1: (L, a, c); fp32 if ``fused``, else in the dtype of x.
         w2: (L, b, d) in the dtype of w1; or None, and then
         w2_a, w2_b: (L, b, r) and (L, r, d).
         fused: in Triton (x in fp32, bf16 or fp16).
-        onto: (L·n, a·b), contiguous, in the dtype of x: what the product is added to; or None.
+        onto: (…, a·b), contiguous, in the dtype of x: what the product is added to; or None.
         scale: (L,), contiguous, what w1 is multiplied by if ``fused``; None: nothing.
 
     Returns:
-        (L·n, a·b) in the dtype of x. Gradients of x, of the factors and of ``onto``, each in its
-        dtype; none of the frozen tensors and of the scale, and none of second order.
+        (…, a·b) in the dtype of x, that may be changed in place. Gradients of x, of the factors
+        and of ``onto``, each in its dtype; none of the frozen tensors and of the scale, and none
+        of second order.
     """
     assert fused or scale is None, "the PyTorch path takes the scale in w1"
-    call = _forward if is_traced() else _direct
+    traced = is_traced()
+    call = _forward if traced else _direct
     y: Tensor = call(x, weight, bias, w1, w2, w2_a, w2_b, fused, onto, scale)[0]
-    return y
+    # Neither views nor what an operator returns may be changed in place, and
+    # ReLU(inplace=True) may come next.
+    return _unsafe_view(y, y.shape) if traced else y
 
 
 # -- forward ----------------------------------------------------------------------------------
@@ -84,19 +99,20 @@ def _compute(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y, and what the backward pass wants of u and h (empty where it takes them anew)."""
     s = _dims(x, w1, w2, w2_a)
+    shape = (*x.shape[:-1], s.a * s.b)
     if not fused:
         y, u, h = plain.forward(s, x, w1, w2, w2_a, w2_b)
+        y = _unsafe_view(y, shape)
         for other in (bias, onto):
             if other is not None:
                 y += other
     else:
-        y = x.new_empty(s.lanes * s.n, s.a * s.b)
-        u, h = x.new_empty(_kept(s)), x.new_empty(0)
+        y, u, h = x.new_empty(shape), x.new_empty(_kept_of(s)), x.new_empty(0)
         if s.n:
             f = _readable(w1, w2, w2_a, w2_b, scale)
             _write_delta(s, x, f, (bias, onto), y, u)
     if weight is not None:
-        y.addmm_(x, weight.t())
+        _rows(y).addmm_(_rows(x), weight.t())
     return y, u, h
 
 
@@ -117,7 +133,7 @@ def _(
     scale: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     s = _dims(x, w1, w2, w2_a)
-    y = x.new_empty(x.shape[0], s.a * s.b)
+    y = x.new_empty(*x.shape[:-1], s.a * s.b)
     if fused:
         return y, x.new_empty(_kept(s)), x.new_empty(0)
     u, h = plain.kept(s, x)
@@ -129,35 +145,40 @@ def _kept(s: Dims) -> tuple[int, int]:
     return s.lanes * s.n, s.a * s.r if tiles.keeps_u(s) else 0
 
 
+_kept_of = tiles.remembered(_kept)
+
+
 def _write_delta(
-    s: Dims, x: Tensor, f: Factors, added: Sequence[Tensor | None], y: Tensor, u: Tensor
+    s: Dims, x: Tensor, f: Factors, added: tuple[Tensor | None, Tensor | None], y: Tensor, u: Tensor
 ) -> None:
     """y = ΔW·x + bias + onto, in Triton; ``added`` holds the last two."""
     from lokr.kernels import programs
 
-    others = [_or(t, x) for t in added]
-    flags = {name: t is not None for name, t in zip(("BIAS", "ONTO"), added, strict=True)}
-    flags["SCALED"] = f.scale is not None
-    if not s.r and not tiles.in_a_tile(s):
+    bias, onto = added
+    others = _or(bias, x), _or(onto, x)
+    flags = {"BIAS": bias is not None, "ONTO": onto is not None, "SCALED": f.scale is not None}
+    program, grid, constants = _forward_of(s, x.dtype, x.device)
+    if program is programs.mix:
         z = _times_w2(s, x, f.full)
-        tile = tiles.mix(s, x.dtype)
-        grid = (tiles.count(s, tile), -(-s.b // tile["BB"]), s.lanes)
-        steps = _steps(f.w1)
-        args = (z, *_w1(f), *others, y, s.n, *steps, s.a, s.b, s.c)
-        launch(programs.mix, grid, *args, **flags, **tile)
-        return
-    tile = tiles.forward(s, x.dtype)
-    p = tiles.programs(s, tile, 1, x.device) if tile["LOOP"] else tiles.count(s, tile)
-    first = f.full if f.w2_b is None else f.w2_b
-    last = f.w1 if f.w2_a is None else f.w2_a
-    launch(
-        programs.forward,
-        (p, s.lanes),
-        *(x, *_w1(f), first, last, *others, y, u, s.n, *_steps(f.w1, first, last), *s[2:]),
-        **flags,
-        KEEP_U=u.numel() > 0,
-        **tile,
-    )
+        args = (z, *_w1(f), *others, y, s.n, *_steps(f.w1), s.a, s.b, s.c)
+    else:
+        first = f.full if f.w2_b is None else f.w2_b
+        last = f.w1 if f.w2_a is None else f.w2_a
+        args = (x, *_w1(f), first, last, *others, y, u, s.n, *_steps(f.w1, first, last), *s[2:])
+    launch(program, grid, *args, **flags, **constants)
+
+
+@tiles.remembered
+def _forward_of(s: Dims, dtype: torch.dtype, device: torch.device) -> Launch:
+    """The program of the forward pass."""
+    from lokr.kernels import programs
+
+    if not s.r and not tiles.in_a_tile(s):
+        tile = tiles.mix(s, dtype)
+        return programs.mix, (tiles.count(s, tile), -(-s.b // tile["BB"]), s.lanes), tile
+    tile = tiles.forward(s, dtype)
+    p = tiles.programs(s, tile, 1, device) if tile["LOOP"] else tiles.count(s, tile)
+    return programs.forward, (p, s.lanes), {"KEEP_U": tiles.keeps_u(s), **tile}
 
 
 def _w1(f: Factors) -> tuple[Tensor, Tensor]:
@@ -203,7 +224,7 @@ def _compute_backward(
     else:
         gx, flat = torch.empty_like(x), w1.new_zeros(s.lanes * _width(s))
     if needs_x and weight is not None:
-        gx.addmm_(gy, weight)
+        _rows(gx).addmm_(_rows(gy), weight)
     return gx, flat
 
 
@@ -244,8 +265,7 @@ def _low_rank_in_a_tile(
 ) -> Tensor:
     from lokr.kernels import programs
 
-    tile = tiles.backward_low_rank(s, x.dtype)
-    p = tiles.programs(s, tile, 1, x.device)
+    p, tile = _backward_in_a_tile(tiles.backward_low_rank, s, x.dtype, x.device)
     sums = _sums(p, s, _width(s), x)
     launch(
         programs.backward_low_rank,
@@ -302,8 +322,7 @@ def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: Factors)
 def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors) -> Tensor:
     from lokr.kernels import programs
 
-    tile = tiles.backward_full(s, x.dtype)
-    p = tiles.programs(s, tile, 1, x.device)
+    p, tile = _backward_in_a_tile(tiles.backward_full, s, x.dtype, x.device)
     sums = _sums(p, s, _width(s), x)
     launch(
         programs.backward_full,
@@ -316,6 +335,15 @@ def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: F
         **tile,
     )
     return sums.sum(0)
+
+
+@tiles.remembered
+def _backward_in_a_tile(
+    tile_of: Callable[[Dims, torch.dtype], Tile], s: Dims, dtype: torch.dtype, device: torch.device
+) -> tuple[int, Tile]:
+    """P, and the constants of the program that takes all gradients."""
+    tile = tile_of(s, dtype)
+    return tiles.programs(s, tile, 1, device), tile
 
 
 def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors) -> Tensor:
@@ -351,6 +379,11 @@ def _sums(p: int, s: Dims, width: int, x: Tensor) -> Tensor:
     return torch.empty(p, s.lanes * width, dtype=torch.float32, device=x.device)
 
 
+def _rows(t: Tensor) -> Tensor:
+    """(…, width) as a matrix."""
+    return t if t.dim() == 2 else t.view(-1, t.shape[-1])
+
+
 def _width(s: Dims) -> int:
     """Numbers in the factors of a lane."""
     return s.a * s.c + (s.r * (s.b + s.d) if s.r else s.b * s.d)
@@ -362,8 +395,18 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.set_materialize_grads(False)
 
 
+def _places(*shapes: torch.Size) -> list[Place]:
+    """Where each factor's gradient lies among all of them."""
+    starts = accumulate((shape.numel() for shape in shapes), initial=0)
+    return [(s, (s[1] * s[2], s[2], 1), at) for s, at in zip(shapes, starts, strict=False)]
+
+
 def _differentiate(
-    backward: Callable[..., Any], ctx: Any, gy: Tensor | None, *_: Any
+    backward: Callable[..., Any],
+    places_of: Callable[..., list[Place]],
+    ctx: Any,
+    gy: Tensor | None,
+    *_: Any,
 ) -> tuple[Tensor | None, ...]:
     if gy is None:
         return (None,) * 10
@@ -371,14 +414,21 @@ def _differentiate(
     needs_x = ctx.needs_input_grad[0]
     gx, flat = backward(gy, x, u, h, weight, w1, w2, w2_a, w2_b, needs_x, ctx.fused, scale)
     factors = (w1, w2, w2_a, w2_b)
-    parts = iter(flat.split([t.numel() for t in factors if t is not None]))
-    given = [None if t is None else next(parts).view(t.shape) for t in factors]
+    places = places_of(*(t.shape for t in factors if t is not None))
+    parts = (flat.as_strided(*place) for place in places)
+    given = [None if t is None else next(parts) for t in factors]
     g_onto = gy if ctx.needs_input_grad[8] else None
     return (gx if needs_x else None, None, None, *given, None, g_onto, None)
 
 
-_forward.register_autograd(partial(_differentiate, _backward), setup_context=_setup_context)
-_direct = eager(_compute, _setup_context, partial(_differentiate, _compute_backward))
+_forward.register_autograd(
+    partial(_differentiate, _backward, _places), setup_context=_setup_context
+)
+_direct = eager(
+    _compute,
+    _setup_context,
+    partial(_differentiate, _compute_backward, tiles.remembered(_places)),
+)
 
 
 # -- sizes ------------------------------------------------------------------------------------
@@ -412,7 +462,8 @@ def _steps(*factors: Tensor) -> list[int]:
 def _dims(x: Tensor, w1: Tensor, w2: Tensor | None, w2_a: Tensor | None) -> Dims:
     lanes, a, c = w1.shape
     b, r = (w2.shape[1], 0) if w2 is not None else w2_a.shape[1:]  # type: ignore[union-attr]
-    return Dims(lanes, x.shape[0] // lanes, a, b, c, x.shape[1] // c, r)
+    width = x.shape[-1]
+    return Dims(lanes, x.numel() // (width * lanes), a, b, c, width // c, r)
 
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
