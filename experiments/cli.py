@@ -19,7 +19,7 @@ from rich.logging import RichHandler
 
 from experiments import collapsed, display, studies
 from experiments.bench.cli import app as bench
-from experiments.command import Data, Device, DeviceName, Sets, StudyName
+from experiments.command import Data, Device, DeviceName, Sets, StudyName, folder
 from experiments.command import err as _err
 from experiments.command import explained as _explained
 from experiments.command import place as _place
@@ -229,7 +229,7 @@ def _check(study: Study, data: Path | None) -> None:
     from experiments import tasks
 
     for trial in {trial.task: trial for trial in study.trials}.values():
-        tasks.family(trial).check(trial, _text(data))
+        tasks.family(trial).check(trial, folder(data))
 
 
 def _of(study: Study, shard: Shard) -> str:
@@ -253,7 +253,7 @@ def _plan(study: Study, store: Store, lanes: int, data: Path | None, shard: Shar
         store.finished(study.name),
         lanes,
         layers_of=sizes.layers_of,
-        rows_of=partial(sizes.rows_of, data=_text(data)),
+        rows_of=partial(sizes.rows_of, data=folder(data)),
         shard=shard,
     )
 
@@ -332,7 +332,7 @@ def _train(
         store,
         study=study.name,
         device=place,
-        data=_text(data),
+        data=folder(data),
         provenance=source,
         listener=Several([listener, *trackers]),
         pace=pace,
@@ -354,7 +354,3 @@ def _only(found: list[Result], prefix: str, root: Path) -> Result:
         listed = ", ".join(f"{result.study}/{result.id}" for result in found)
         raise BenchError(f"{prefix!r} starts several ids: {listed}")
     return found[0]
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

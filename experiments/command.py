@@ -50,6 +50,11 @@ Sets = Annotated[
 err = Console(stderr=True)
 
 
+def folder(data: Path | None) -> str | None:
+    """``--data`` as tasks and trials take it."""
+    return None if data is None else str(data)
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """One line instead of a traceback for what the user can mend; 130 for Ctrl-C."""

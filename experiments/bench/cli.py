@@ -14,7 +14,7 @@ from rich.console import Console
 from experiments.bench import DIFFUSION, TEXT
 from experiments.bench import page as pages
 from experiments.bench.record import Record, Recorder, provenance
-from experiments.command import Data, Device, DeviceName, Sets, explained, place
+from experiments.command import Data, Device, DeviceName, Sets, explained, folder, place
 
 if TYPE_CHECKING:
     from experiments.bench.sweep import Sweep
@@ -129,7 +129,7 @@ def sweep(
 
         what = Sweep(
             device=place(device),
-            data=_folder(data),
+            data=folder(data),
             sets=tuple(sets or ()),
             limit=limit,
             lanes=lanes,
@@ -154,8 +154,8 @@ def profile(
         from experiments.bench import profile as profiles
         from experiments.bench.sweep import Sweep
 
-        what = Sweep(device=place(device), data=_folder(data), sets=tuple(sets or ()), name=name)
-        chosen = what.small() if place(device) is Device.CPU else what
+        what = Sweep(device=place(device), data=folder(data), sets=tuple(sets or ()), name=name)
+        chosen = what.small() if what.device == Device.CPU else what
         profiles.sheet(chosen, lanes, most).show(Console())
 
 
@@ -171,7 +171,7 @@ def all_(
         from experiments.bench.sweep import Sweep
 
         failed = [_layer(device, results, "", None), _step(device, results, "")]
-        text = Sweep(device=place(device), data=_folder(data), sets=tuple(sets or ()))
+        text = Sweep(device=place(device), data=folder(data), sets=tuple(sets or ()))
         _sweep(results, text, None)
         _sweep(results, Sweep(device=place(device), name=SweepStudy.DIFFUSION), None)
         raise typer.Exit(max(failed))
@@ -205,10 +205,6 @@ def _sweep(results: Path, what: Sweep, parts: Sequence[Part] | None) -> None:
         from experiments.bench import runs
 
         runs.sweep(recorder, what, parts)
-
-
-def _folder(data: Path | None) -> str | None:
-    return None if data is None else str(data)
 
 
 @contextmanager

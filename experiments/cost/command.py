@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from experiments.command import Data, Device, DeviceName, Sets, StudyName, err, explained, place
+from experiments.command import (
+    Data,
+    Device,
+    DeviceName,
+    Sets,
+    StudyName,
+    err,
+    explained,
+    folder,
+    place,
+)
 from experiments.cost import energy
 from experiments.cost.records import Records
 from experiments.errors import BenchError
@@ -73,7 +83,7 @@ def cost(
         where = place(device)
         records = Records(results, chosen.name, provenance.collect(where))
         settings = Settings.of(where, rounds, steps, energy_seconds)
-        run = _Run(chosen, records, settings, where, None if data is None else str(data))
+        run = _Run(chosen, records, settings, where, folder(data))
         raise typer.Exit(1 if run.all(picked, again) else 0)
 
 

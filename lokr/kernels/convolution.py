@@ -33,7 +33,7 @@ from torch import Tensor
 
 from lokr import kernels
 from lokr.kernels import tiles
-from lokr.kernels.eager import eager, is_traced
+from lokr.kernels.eager import eager, is_traced, own_view
 from lokr.kernels.launch import launch
 from lokr.kernels.tiles import Tile
 from lokr.product import ConvSettings, Factors
@@ -125,7 +125,7 @@ def channels_last(x: Tensor) -> Tensor:
     if not x.is_contiguous() or rows.is_contiguous():
         return rows.contiguous()
     n, c, h, w = x.shape
-    return _view(_transposed(x.view(n, c, h * w)), [n, h, w, c])
+    return own_view(_transposed(x.view(n, c, h * w)), [n, h, w, c])
 
 
 def channels_first(y: Tensor) -> Tensor:
@@ -133,13 +133,7 @@ def channels_first(y: Tensor) -> Tensor:
     if y.is_contiguous():
         return y
     n, c, h, w = y.shape
-    return _view(_transposed(y.permute(0, 2, 3, 1).reshape(n, h * w, c)), [n, c, h, w])
-
-
-def _view(x: Tensor, shape: Ints) -> Tensor:
-    """What an operator returns, and views of it, may not be changed in place: this may."""
-    out: Tensor = torch.ops.aten._unsafe_view(x, shape)
-    return out
+    return own_view(_transposed(y.permute(0, 2, 3, 1).reshape(n, h * w, c)), [n, c, h, w])
 
 
 @torch.library.custom_op("lokr::transpose", mutates_args=())

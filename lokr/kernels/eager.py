@@ -7,7 +7,7 @@ are called directly, as one ``torch.autograd.Function``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 Outputs = Callable[..., tuple[Tensor, ...]]
-R = TypeVar("R")
 Gradients = Callable[..., tuple[Tensor | None, ...]]
+R = TypeVar("R")
 
 
 def eager(forward: Outputs, setup: Callable[..., None], backward: Gradients) -> Outputs:
@@ -45,6 +45,14 @@ def eager(forward: Outputs, setup: Callable[..., None], backward: Gradients) -> 
             return _as_given(backward, ctx, *gradients)
 
     return Direct.apply
+
+
+def own_view(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """A view that may be changed in place, of what nobody else has: neither an ordinary view nor
+    what an operator returns may, and ReLU(inplace=True) may come next.
+    """
+    out: Tensor = torch.ops.aten._unsafe_view(x, shape)
+    return out
 
 
 def is_traced() -> bool:

@@ -1,8 +1,7 @@
 """Launches Triton programs, or compiles them ahead of their first launch, many at a time.
 
-Each size of layer has programs of its own, and Triton takes about a second for each: the layers of
-a U-Net take a minute, one after the other. Little of that second is Python's, so that threads share
-the work.
+Each size of layer has programs of its own. Little of what compiling them takes is Python's, so that
+threads share the work.
 """
 
 from __future__ import annotations

@@ -30,13 +30,11 @@ import torch
 from torch import Tensor
 
 from lokr.kernels import plain, tiles
-from lokr.kernels.eager import eager, is_traced
+from lokr.kernels.eager import eager, is_traced, own_view
 from lokr.kernels.launch import launch
 from lokr.kernels.tiles import Dims, Tile
 from lokr.product import Factors
 
-_unsafe_view: Callable[..., Tensor] = torch.ops.aten._unsafe_view
-"""A view that counts as none: for tensors that nobody else has."""
 Place = tuple[torch.Size, tuple[int, ...], int]
 """Shape, strides, and the first number."""
 Launch = tuple[Any, tuple[int, ...], Tile]
@@ -77,9 +75,7 @@ def adapted_linear(
     traced = is_traced()
     call = _forward if traced else _direct
     y: Tensor = call(x, weight, bias, w1, w2, w2_a, w2_b, fused, onto, scale)[0]
-    # Neither views nor what an operator returns may be changed in place, and
-    # ReLU(inplace=True) may come next.
-    return _unsafe_view(y, y.shape) if traced else y
+    return own_view(y, y.shape) if traced else y
 
 
 # -- forward ----------------------------------------------------------------------------------
@@ -102,7 +98,7 @@ def _compute(
     shape = (*x.shape[:-1], s.a * s.b)
     if not fused:
         y, u, h = plain.forward(s, x, w1, w2, w2_a, w2_b)
-        y = _unsafe_view(y, shape)
+        y = own_view(y, shape)
         for other in (bias, onto):
             if other is not None:
                 y += other
