@@ -101,7 +101,11 @@ def meet(device: torch.device) -> None:
 
 
 def _is_measured(device: torch.device) -> bool:
-    return device.type == "cuda" and device.index in _measured_gpus
+    """Of a GPU without a number, as of ``torch.device("cuda")``, the current one is meant."""
+    if device.type != "cuda" or not _measured_gpus:
+        return False
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return index in _measured_gpus
 
 
 def _obstacle(device: torch.device, dtype: torch.dtype, f: Factors) -> str | None:

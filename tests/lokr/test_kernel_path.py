@@ -241,15 +241,16 @@ def test_other_programs_go_with_the_adapters(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capabilities[index])
     monkeypatch.setattr(kernels, "_measured_gpus", set())
-    devices = [torch.device(name) for name in ("cuda:0", "cuda:1", "cpu")]
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    devices = [torch.device(name) for name in ("cuda", "cuda:0", "cuda:1", "cpu")]
     chosen = {}
     for path in kernels.PATHS:
         with kernels.force(path):
             chosen[path] = [kernels.chooses_triton(device) for device in devices]
     assert chosen == {
-        "auto": [True, False, False],
-        "torch": [False, False, False],
-        "triton": [True, True, False],
+        "auto": [True, True, False, False],
+        "torch": [False, False, False, False],
+        "triton": [True, True, True, False],
     }
 
 
