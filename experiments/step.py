@@ -20,9 +20,9 @@ Legend: L lanes; B rows a lane; S batches of a pass; N rows of a split.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import lru_cache, reduce
+from functools import lru_cache, partial, reduce
 from typing import Any
 
 import torch
@@ -35,11 +35,9 @@ from experiments.optimizer import LaneAdamW, LaneParameters, schedule
 from experiments.tasks.base import Batch, Final, Split, Task
 from experiments.trial import Trial
 from lokr import LaneNoise, kernels
-from lokr.kernels.launch import rehearsal
+from lokr.kernels.launch import rehearse
 
 Operations = Callable[[], None]
-Job = tuple[Hashable, Operations]
-"""A kind of step and what it does."""
 
 
 class Feed:
@@ -150,17 +148,12 @@ class PackStep:
             return
         training = [(("train", s), self._train_operations(s)) for s in largest_first(train)]
         evaluation = [(("dev", s), self._dev_operations(s)) for s in largest_first(dev)]
-        self._rehearse([*training[:1], *evaluation[:1]])
+        kinds = [*training[:1], *evaluation[:1]]  # other sizes have the same programs
+        rehearse(self.device, *(partial(self._try, operations) for _, operations in kinds))
         for _, operations in (*training, *evaluation):
             self._try(operations)
         for kind, operations in (*training, *evaluation):
             self.recorder.record(kind, operations)
-
-    def _rehearse(self, jobs: Sequence[Job]) -> None:
-        """Have the programs of these jobs compiled side by side; other sizes have the same."""
-        with rehearsal(self.device) as worthwhile:
-            for _, operations in jobs if worthwhile else ():
-                self._try(operations)
 
     def _try(self, operations: Operations) -> None:
         """Run operations and undo what they did."""

@@ -455,9 +455,11 @@ def _product_dtype(x: Tensor) -> torch.dtype:
 
 
 def _in_autocast(x: Tensor) -> bool:
-    """Whether autocast is on where x is; some devices (meta) have none, and asking is an error."""
-    kind = x.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    """Whether autocast is on where x is; on meta, which has none, asking is an error.
+
+    ``torch.amp.is_autocast_available`` tells of any device, but torch 2.11 cannot compile it.
+    """
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
 
 
 def _is_plain(layer: nn.Module) -> bool:

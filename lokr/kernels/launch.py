@@ -7,7 +7,7 @@ threads share the work.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context, copy_context
@@ -38,6 +38,16 @@ def launch(program: Any, grid: tuple[int, ...], /, *args: Any, **constants: Any)
         program[grid](*args, **constants)
     else:  # a copy: autograd calls from a thread of its own, and a context serves one at a time
         _rehearsal.copy().run(program.warmup, *args, grid=grid, **constants)
+
+
+def rehearse(device: torch.device, *jobs: Callable[[], object]) -> None:
+    """Have the programs that these jobs launch compiled side by side, if it is worthwhile.
+
+    See :func:`rehearsal`: nothing that the jobs compute is of use.
+    """
+    with rehearsal(device) as worthwhile:
+        for job in jobs if worthwhile else ():
+            job()
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from experiments.tasks.emoji.concepts import HELD_OUT_STYLES
 from experiments.tasks.emoji.sampling import Sampler, strip
 from experiments.trial import Trial
 from lokr import LaneNoise
+from lokr.kernels.launch import rehearse
 
 Reference = dict[str, float | None]
 BASE_ROWS = 64
@@ -177,6 +178,7 @@ class Exam:
             model = lighten(model, precision).eval()
             parts = torch.arange(len(self.dev), device=device).split(BASE_ROWS)
             with autocast(device, precision):
+                rehearse(device, lambda: predict(model, self.dev.gather(parts[0], None), 1))
                 said = [predict(model, self.dev.gather(part, None), 1)[0] for part in parts]
                 shown = self._drawn(model)
             self._untouched[key] = Untouched(torch.cat(said).cpu(), *shown)
