@@ -49,7 +49,7 @@ PROGRAMS = {
     "backward_in": ("BD",),
     "backward_full": (),
     "mix": ("BB",),
-    "mix_backward": ("BB",),
+    "mix_backward": ("BD",),
 }
 """Program -> those of its tile sizes that are free."""
 
@@ -81,7 +81,8 @@ class Buffers:
         self.gy = torch.randn(rows, s.a * s.b, **new)
         self.y, self.gx = torch.empty_like(self.gy), torch.empty_like(self.x)
         self.u = torch.randn(rows, s.a * max(s.r, 1), **new)
-        self.gz = torch.empty(rows, s.c * s.b, **new)
+        self.z = torch.randn(rows, s.c * s.b, **new)
+        self.gv = torch.randn(rows, s.a * s.d, **new)
         self.w1 = torch.randn(s.lanes, s.a, s.c, device="cuda")
         self.w2 = torch.randn(s.lanes, s.b, s.d, device="cuda")
         self.w2_a = torch.randn(s.lanes, s.b, max(s.r, 1), device="cuda")
@@ -92,10 +93,10 @@ class Buffers:
 def call(program: str, s: Dims, t: Buffers, tile: Tile, per_sm: int) -> Any:
     """Program, grid, arguments and constants of one launch; all lanes read the same factors."""
     count = tiles.count(s, tile)
-    blocks = -(-s.b // tile["BB"]) if program in ("backward_out", "mix", "mix_backward") else 1
-    blocks = -(-s.d // tile["BD"]) if program == "backward_in" else blocks
+    blocks = -(-s.b // tile["BB"]) if program in ("backward_out", "mix") else 1
+    blocks = -(-s.d // tile["BD"]) if program in ("backward_in", "mix_backward") else blocks
     if program == "mix":
-        args = (t.gz, t.w1, t.w1, t.bias, t.y, t.y, s.n, 0, s.a, s.b, s.c)
+        args = (t.z, t.w1, t.w1, t.bias, t.y, t.y, s.n, 0, s.a, s.b, s.c)
         flags = {"BIAS": True, "ONTO": False, "SCALED": False}
         return programs.mix, (count, blocks, s.lanes), args, {**flags, **tile}
     sms = torch.cuda.get_device_properties(0).multi_processor_count
@@ -121,8 +122,8 @@ def call(program: str, s: Dims, t: Buffers, tile: Tile, per_sm: int) -> Any:
         args = (t.u, t.x, t.w1, t.w1, t.w2_b, t.gx, sums, *sizes, *numbers)
         return programs.backward_in, grid, args, {"BLOCKS": 1, **back, **tile}
     if program == "mix_backward":
-        args = (t.gy, t.gz, t.w1, t.w1, t.gz, sums, *sizes, 0, s.a, s.b, s.c)
-        return programs.mix_backward, grid, args, {"SCALED": False, **tile}
+        args = (t.gv, t.x, t.w1, t.w1, t.gv, t.gx, sums, *sizes, 0, s.a, s.c, s.d)
+        return programs.mix_backward, grid, args, {**back, **tile}
     if program == "backward_low_rank":
         args = (t.gy, t.x, t.w1, t.w1, t.w2_a, t.w2_b, t.gx, sums, *sizes, 0, 0, 0, *s[2:])
         return programs.backward_low_rank, (p, s.lanes), args, {**back, **tile}
@@ -182,6 +183,7 @@ def floor(program: str, s: Dims) -> float:
     """Seconds that the bytes of a program take."""
     x, y = s.lanes * s.n * s.c * s.d * 2, s.lanes * s.n * s.a * s.b * 2
     u, z = s.lanes * s.n * s.a * s.r * 2, s.lanes * s.n * s.c * s.b * 2
+    v = s.lanes * s.n * s.a * s.d * 2
     moved = {
         "forward": x + y + (u if tiles.keeps_u(s) else 0),
         "backward_low_rank": 2 * x + y,
@@ -189,7 +191,7 @@ def floor(program: str, s: Dims) -> float:
         "backward_in": 2 * x + u,
         "backward_full": 2 * x + y,
         "mix": z + y,
-        "mix_backward": y + 2 * z,
+        "mix_backward": 2 * (v + x),
     }
     return moved[program] / BANDWIDTH
 

@@ -343,31 +343,34 @@ def _backward_in_a_tile(
 
 
 def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors) -> Tensor:
+    """As of y = v·w2ᵀ with v = w1·x: two products, where those of w1·z with z = x·w2ᵀ are three."""
     from lokr.kernels import programs
 
-    z = _times_w2(s, x, f.full)
+    gv = torch.bmm(gy.view(s.lanes, -1, s.b), f.full.to(x.dtype))  # (L, n·a, d)
     tile = tiles.mix_backward(s, x.dtype)
-    blocks = -(-s.b // tile["BB"])
-    p = tiles.programs(s, tile, blocks, x.device)
-    sums = _sums(p, s, blocks * s.a * s.c, x)
+    blocks = -(-s.d // tile["BD"])
+    p = tiles.programs(s, tile, blocks, x.device, each=4)
+    sums = _sums(p * blocks, s, s.a * s.c, x)
     launch(
         programs.mix_backward,
         (p, blocks, s.lanes),
-        *(gy, z, *_w1(f), z, sums, s.n, s.lanes, *_steps(f.w1), s.a, s.b, s.c),
+        *(gv, x, *_w1(f), gv, gx, sums, s.n, s.lanes, *_steps(f.w1), s.a, s.c, s.d),
+        NEEDS_X=gx.numel() > 0,
         SCALED=f.scale is not None,
         **tile,
-    )  # z is now gz
-    if gx.numel():
-        torch.bmm(z, f.full.to(x.dtype), out=gx.view(s.lanes, -1, s.d))
-    g_w1 = sums.view(p, s.lanes, blocks, -1).sum((0, 2))
-    return torch.cat([g_w1.flatten(), _times_in_pieces(s, z, x).flatten()])
+    )  # gv is now v
+    flat = torch.empty(s.lanes * _width(s), dtype=torch.float32, device=x.device)
+    end = s.lanes * s.a * s.c
+    torch.sum(sums, 0, out=flat[:end])
+    _add_up_pieces(s, gy, gv, flat[end:].view(s.lanes, s.b, s.d))
+    return flat
 
 
-def _times_in_pieces(s: Dims, gz: Tensor, x: Tensor) -> Tensor:
-    """gzᵀ·x of each lane, (L, b, d) fp32: the long sum over tokens in pieces, to fill the GPU."""
-    pieces = math.gcd(16, s.n * s.c) if s.lanes < 16 else 1
-    parts = torch.bmm(gz.view(s.lanes * pieces, -1, s.b).mT, x.view(s.lanes * pieces, -1, s.d))
-    return parts.view(s.lanes, pieces, s.b, s.d).sum(1, dtype=torch.float32)
+def _add_up_pieces(s: Dims, gy: Tensor, v: Tensor, out: Tensor) -> None:
+    """gyᵀ·v of each lane, (L, b, d) fp32: the long sum over tokens in pieces, to fill the GPU."""
+    pieces = math.gcd(16, s.n * s.a) if s.lanes < 16 else 1
+    parts = torch.bmm(gy.view(s.lanes * pieces, -1, s.b).mT, v.view(s.lanes * pieces, -1, s.d))
+    torch.sum(parts.view(s.lanes, pieces, s.b, s.d), 1, dtype=torch.float32, out=out)
 
 
 def _sums(p: int, s: Dims, width: int, x: Tensor) -> Tensor:

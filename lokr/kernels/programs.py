@@ -2,6 +2,7 @@
 
     h = x·w2_bᵀ   u = w1·h   Δy = u·w2_aᵀ                        (low-rank w2)
     z = x·w2ᵀ     Δy = w1·z                                       (full w2)
+    v = w1·x      Δy = v·w2ᵀ                                      (the same, as its gradients go)
 
 A token of x is a (c, d) matrix and a token of y an (a, b) matrix, so a tile of tokens is loaded as
 (tokens·c, d) rows: contiguous in memory, and the left operand of a matrix product. ``_mix`` applies
@@ -238,8 +239,8 @@ def _store_y(
 ):  # fmt: skip
     inside = _inside(ok, at_b, b, BB)
     if BIAS:
-        at = (tl.arange(0, ROWS) % A * b)[:, None] + at_b[None, :]
-        delta += tl.load(bias + at, mask=inside, other=0.0).to(tl.float32)
+        each = _load(bias, tl.arange(0, A), at_b, b, 1, a, b).to(tl.float32)  # (A, BB)
+        delta = tl.reshape(tl.reshape(delta, (ROWS // A, A, BB)) + each[None], (ROWS, BB))
     at = rows[:, None] * b + at_b[None, :]
     if ONTO:
         delta += tl.load(onto + at, mask=inside, other=0.0).to(tl.float32)
@@ -495,33 +496,38 @@ def mix(
 
 @triton.jit(do_not_specialize=["n", "lanes"])
 def mix_backward(
-    gy, z, w1, scale, gz, sums, n, lanes, step_1,
-    a: tl.constexpr, b: tl.constexpr, c: tl.constexpr, SCALED: tl.constexpr,
-    BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr, BB: tl.constexpr,
+    gv, x, w1, scale, v, gx, sums, n, lanes, step_1,
+    a: tl.constexpr, c: tl.constexpr, d: tl.constexpr, NEEDS_X: tl.constexpr,
+    SCALED: tl.constexpr, BN: tl.constexpr, A: tl.constexpr, C: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """gz = w1ᵀ·gy and w1's gradient; the rest of the layer's are ordinary products.
+    """v = w1·x, gx = w1ᵀ·gv and w1's gradient, where gv = gy·w2 is an ordinary product, as is the
+    gradient of w2: gyᵀ·v.
 
-    One program: every P-th tile of a lane's tokens, and BB of the b columns. gy (L·n, a·b); z, gz
-    (L·n, c·b), which may be the same memory; sums (P, L, blocks of b, a, c).
+    One program: every P-th tile of a lane's tokens, and BD of the d columns. gv, v (L·n, a·d),
+    which may be the same memory; x, gx (L·n, c·d); sums (P, blocks of d, L, a, c).
     """
     first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    at_b = block * BB + tl.arange(0, BB)
-    dtype = gy.dtype.element_ty
+    at_d = block * BD + tl.arange(0, BD)
+    dtype = x.dtype.element_ty
     w1 += lane.to(tl.int64) * step_1
-    mixer = _scaled(_load_w1(w1, a, c, c, 1, A, C), scale, lane, SCALED).to(dtype)  # (a, c)
+    onto_a = _scaled(_load_w1(w1, c, a, 1, c, C, A), scale, lane, SCALED).to(dtype)  # (c, a)
+    onto_c = _scaled(_load_w1(w1, a, c, c, 1, A, C), scale, lane, SCALED).to(dtype)  # (a, c)
     WIDE: tl.constexpr = 16 if A < 16 else A
     total = tl.zeros((WIDE, C), tl.float32)
     count = tl.cdiv(n, BN)
     for turn in range(first, count, tl.num_programs(0)):
         tile = count - 1 - turn
         rows, ok = _rows(tile, n, a, BN, A)
-        at = _start(tile, lane, n, a * b, BN) + rows[:, None] * b + at_b[None, :]
-        g = tl.load(gy + at, mask=_inside(ok, at_b, b, BB), other=0.0)  # (BN·A, BB)
+        at_v = _start(tile, lane, n, a * d, BN) + rows[:, None] * d + at_d[None, :]
+        inside_v = _inside(ok, at_d, d, BD)
+        gvt = tl.load(gv + at_v, mask=inside_v, other=0.0)  # (BN·A, BD)
         rows, ok = _rows(tile, n, c, BN, C)
-        at = _start(tile, lane, n, c * b, BN) + rows[:, None] * b + at_b[None, :]
-        inside = _inside(ok, at_b, b, BB)
-        zt = tl.load(z + at, mask=inside, other=0.0)  # (BN·C, BB)
-        total = _add_w1(total, g, zt, BN, A, C, BB, WIDE)
-        tl.store(gz + at, _mix(g, mixer, BN, A, C, BB).to(dtype), mask=inside)
-    row = ((first * lanes + lane) * tl.num_programs(1) + block).to(tl.int64)
+        at = _start(tile, lane, n, c * d, BN) + rows[:, None] * d + at_d[None, :]
+        inside = _inside(ok, at_d, d, BD)
+        xt = tl.load(x + at, mask=inside, other=0.0)  # (BN·C, BD)
+        total = _add_w1(total, gvt, xt, BN, A, C, BD, WIDE)
+        tl.store(v + at_v, _mix(xt, onto_a, BN, C, A, BD).to(dtype), mask=inside_v)
+        if NEEDS_X:
+            tl.store(gx + at, _mix(gvt, onto_c, BN, A, C, BD).to(dtype), mask=inside)
+    row = ((first * tl.num_programs(1) + block) * lanes + lane).to(tl.int64)
     _store_w1(sums + row * a * c, _scaled(total, scale, lane, SCALED), a, c, WIDE, A, C)

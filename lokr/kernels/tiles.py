@@ -69,14 +69,20 @@ def count(s: Dims, tile: Tile) -> int:
     return -(-s.n // tile["BN"])
 
 
-def programs(s: Dims, tile: Tile, blocks: int, device: torch.device) -> int:
-    """P, where ``blocks`` programs share each tile: two for each multiprocessor, four for lanes."""
-    return sharers(count(s, tile), s.lanes, blocks, device)
+def programs(
+    s: Dims, tile: Tile, blocks: int, device: torch.device, each: int | None = None
+) -> int:
+    """P, where ``blocks`` programs share each tile: ``each`` for each multiprocessor, by default
+    two, and four for lanes.
+    """
+    return sharers(count(s, tile), s.lanes, blocks, device, each)
 
 
-def sharers(count: int, lanes: int, blocks: int, device: torch.device) -> int:
+def sharers(
+    count: int, lanes: int, blocks: int, device: torch.device, each: int | None = None
+) -> int:
     """P of ``programs``, for so many tiles a lane."""
-    wanted = (2 if lanes == 1 else 4) * _multiprocessors(device)
+    wanted = (each or (2 if lanes == 1 else 4)) * _multiprocessors(device)
     return max(1, min(count, -(-wanted // (lanes * blocks))))
 
 
@@ -85,15 +91,16 @@ def forward(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.forward``."""
     narrow = s.d <= 32
     masked = 64 < s.d <= 128
-    rows = (256 if s.a > 32 else 128) if narrow else 64 if masked else 128
+    long = s.d >= 512 and s.r > 0
+    rows = (256 if s.a > 32 else 128) if narrow else 64 if masked else 256 if long else 128
     return {
         "LOOP": not masked,
         "BN": _tokens(s, dtype, rows),
         "A": power(s.a),
         "C": power(s.c),
         "Q": power(s.r or s.b, 16),
-        "BB": _at_most(128, s.b),
-        "BD": 128 if masked else _at_most(64, s.d),
+        "BB": _at_most(64 if long else 128, s.b),
+        "BD": 128 if masked or (long and dtype.itemsize == 2) else _at_most(64, s.d),
         "num_warps": 8 if narrow and s.a <= 32 else 4,
         "num_stages": 3,
     }
@@ -121,7 +128,7 @@ def backward_out(s: Dims, dtype: torch.dtype) -> Tile:
         "BN": max(1, 32 // power(s.a)) if dtype.itemsize == 2 else max(1, 16 // power(s.a)),
         "A": power(s.a),
         "R": power(s.r, 16),
-        "BB": _at_most(128, s.b),
+        "BB": 256 if s.b % 256 == 0 and s.r <= 16 and dtype.itemsize == 2 else _at_most(128, s.b),
         "num_warps": 4,
         "num_stages": 4,
     }
@@ -130,14 +137,15 @@ def backward_out(s: Dims, dtype: torch.dtype) -> Tile:
 @remembered
 def backward_in(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_in``."""
+    long = s.d > 128
     return {
-        "BN": _tokens(s, dtype, 64),
+        "BN": _tokens(s, dtype, 32 if long else 64),
         "A": power(s.a),
         "C": power(s.c),
         "R": power(s.r, 16),
         "BD": _at_most(128, s.d),
         "num_warps": 4,
-        "num_stages": 3,
+        "num_stages": 4 if long else 3,
     }
 
 
@@ -171,7 +179,15 @@ def mix(s: Dims, dtype: torch.dtype) -> Tile:
 @remembered
 def mix_backward(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.mix_backward``."""
-    return {**mix(s, dtype), "num_warps": 4, "num_stages": 3}
+    short = max(s.a, s.c) <= 8
+    return {
+        "BN": max(_needed(s.a, s.c), min(4, _tokens(s, dtype, 32 if short else 64))),
+        "A": power(s.a),
+        "C": power(s.c),
+        "BD": _at_most((256 if short else 128) // dtype.itemsize, s.d),
+        "num_warps": 4,
+        "num_stages": 1,
+    }
 
 
 def slide(columns: int, q: int, dtype: torch.dtype) -> Tile:

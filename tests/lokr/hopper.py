@@ -14,7 +14,7 @@ from lokr.kernels import conv_programs, programs, tiles
 from lokr.kernels.tiles import Dims
 from tests.hopper import compile_program
 
-HALF = ("x", "y", "u", "bias", "onto", "gy", "gx", "z", "gz", "g", "source", "weight", "out")
+HALF = ["x", "y", "u", "bias", "onto", "gy", "gx", "z", "v", "gv", "g", "source", "weight", "out"]
 COUNTS = ("n", "lanes", "size", "images", "height", "width", "out_height", "out_width")
 STEPS = ("step_1", "step_2", "step_a", "step_b")
 # What the tables of tiles.py depend on: few and many factors, small and large r, full w2.
@@ -25,6 +25,8 @@ SIZES = (
     Dims(1, 64, 64, 112, 64, 112, 32),
     Dims(1, 64, 128, 64, 128, 64, 0),
     Dims(1, 64, 1, 304, 1, 304, 0),
+    Dims(1, 64, 64, 304, 64, 304, 0),
+    Dims(1, 64, 8, 512, 8, 512, 16),
     Dims(1, 64, 1, 112, 8, 112, 32),
     Dims(1, 64, 8, 64, 1, 64, 0),
 )
@@ -68,7 +70,7 @@ def all_programs(s: Dims) -> dict[str, int]:
         wanted = [("forward", into), ("backward_out", place)]
         wanted.append(("backward_in", {**place, **grads, "BLOCKS": -(-s.b // 128)}))
     else:
-        wanted = [("mix", added), ("mix_backward", {"SCALED": True})]
+        wanted = [("mix", added), ("mix_backward", grads)]
     return {
         name: shared_memory(getattr(programs, name), s, getattr(tiles, name)(s, half), **constants)
         for name, constants in wanted
