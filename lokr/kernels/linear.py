@@ -307,12 +307,9 @@ def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: Factors)
         SCALED=f.scale is not None,
         **into,
     )
-    total = sums.sum(0)  # (L·width,)
-    if d_blocks == 1:
-        return total
-    end = s.lanes * at_a
-    g_w1 = total[:end].view(s.lanes, d_blocks, -1).sum(1)
-    return torch.cat([g_w1.flatten(), total[end:]])
+    flat = torch.empty(s.lanes * _width(s), dtype=torch.float32, device=x.device)
+    _add_up(sums, flat, s.lanes * s.a * s.c, d_blocks)
+    return flat
 
 
 def _full_in_a_tile(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors) -> Tensor:
@@ -361,7 +358,7 @@ def _full(s: Dims, gy: Tensor, x: Tensor, _u: Tensor, gx: Tensor, f: Factors) ->
     )  # gv is now v
     flat = torch.empty(s.lanes * _width(s), dtype=torch.float32, device=x.device)
     end = s.lanes * s.a * s.c
-    torch.sum(sums, 0, out=flat[:end])
+    _add_up(sums, flat[:end], end, 1)
     _add_up_pieces(s, gy, gv, flat[end:].view(s.lanes, s.b, s.d))
     return flat
 
@@ -371,6 +368,18 @@ def _add_up_pieces(s: Dims, gy: Tensor, v: Tensor, out: Tensor) -> None:
     pieces = math.gcd(16, s.n * s.a) if s.lanes < 16 else 1
     parts = torch.bmm(gy.view(s.lanes * pieces, -1, s.b).mT, v.view(s.lanes * pieces, -1, s.d))
     torch.sum(parts.view(s.lanes, pieces, s.b, s.d), 1, dtype=torch.float32, out=out)
+
+
+def _add_up(sums: Tensor, out: Tensor, head: int, blocks: int) -> None:
+    """Write what the programs left, added up, into (head + rest,): of the head each left
+    ``blocks`` parts, one after the other.
+    """
+    from lokr.kernels import programs
+
+    rest = out.numel() - head
+    tile = tiles.add_up(len(sums))
+    grid = (-(-out.numel() // tile["BJ"]),)
+    launch(programs.add_up, grid, sums, out, len(sums), head, rest, BLOCKS=blocks, **tile)
 
 
 def _sums(p: int, s: Dims, width: int, x: Tensor) -> Tensor:

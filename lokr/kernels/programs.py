@@ -298,7 +298,7 @@ def backward_in(
 
     One program: every P-th tile of a lane's tokens, and BD of the d columns. BLOCKS parts of gu,
     ``size`` numbers each, are added. x, gx (L·n, c·d); the sums (P, L·SUMS) begin with w1's
-    (L, blocks of d, a, c), and w2_b's (L, r, d) begin at L·AT.
+    (blocks of d, L, a, c), and w2_b's (L, r, d) begin at L·AT.
     """
     first, block, lane = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     at_d = block * BD + tl.arange(0, BD)
@@ -338,7 +338,7 @@ def backward_in(
     out = sums + first.to(tl.int64) * lanes * SUMS
     at_b = out + lanes * AT + lane * r * d
     tl.store(at_b + at_r[None, :] * d + at_d[:, None], total_b, mask=here)
-    out += (lane * tl.num_programs(1) + block) * a * c
+    out += (block * lanes + lane) * a * c
     _store_w1(out, _scaled(total_1, scale, lane, SCALED), a, c, WIDE, A, C)
 
 
@@ -531,3 +531,24 @@ def mix_backward(
             tl.store(gx + at, _mix(gvt, onto_c, BN, A, C, BD).to(dtype), mask=inside)
     row = ((first * tl.num_programs(1) + block) * lanes + lane).to(tl.int64)
     _store_w1(sums + row * a * c, _scaled(total, scale, lane, SCALED), a, c, WIDE, A, C)
+
+
+@triton.jit(do_not_specialize=["parts", "head", "rest"])
+def add_up(
+    sums, out, parts, head, rest, BLOCKS: tl.constexpr, BP: tl.constexpr, BJ: tl.constexpr
+):  # fmt: skip
+    """out (head + rest) = sums (parts, BLOCKS·head + rest) over the parts and, of the head, blocks.
+
+    One program: BJ of the numbers, BP parts at a time.
+    """
+    j = tl.program_id(0) * BJ + tl.arange(0, BJ)
+    total = tl.zeros((BJ,), tl.float32)
+    for block in tl.static_range(BLOCKS):
+        at = tl.where(j < head, block * head, (BLOCKS - 1) * head) + j
+        here = (j < head) if block > 0 else (j < head + rest)
+        for first in range(0, parts, BP):
+            part = first + tl.arange(0, BP)
+            row = part.to(tl.int64) * (BLOCKS * head + rest)
+            inside = (part < parts)[:, None] & here[None, :]
+            total += tl.sum(tl.load(sums + row[:, None] + at[None, :], mask=inside, other=0.0), 0)
+    tl.store(out + j, total, mask=j < head + rest)

@@ -190,6 +190,12 @@ def mix_backward(s: Dims, dtype: torch.dtype) -> Tile:
     }
 
 
+def add_up(parts: int) -> Tile:
+    """Of ``programs.add_up``."""
+    bp = _at_most(256, parts)
+    return {"BP": bp, "BJ": 4096 // bp, "num_warps": 4, "num_stages": 1}
+
+
 def slide(columns: int, q: int, dtype: torch.dtype) -> Tile:
     """Of ``conv_programs.slide``, from so many gathered columns (taps x channels) to q.
 
