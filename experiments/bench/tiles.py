@@ -40,7 +40,7 @@ SHAPES = {
     "768x768 f-1 full": Dims(1, 4096, 24, 32, 24, 32, 0),
     "16 lanes 384x384 f-1 full": Dims(16, 4096, 16, 24, 16, 24, 0),
 }
-PER_SM = (2, 4, 1000)
+PER_SM = (1, 2, 4, 1000)
 BANDWIDTH = 3.0e12  # bytes a second, a copy on an H100
 PROGRAMS = {
     "forward": ("BB", "BD"),
@@ -63,11 +63,11 @@ def candidates(program: str, s: Dims) -> Iterator[Tile]:
     widths = {"BB": s.b, "BD": s.d}
     sizes_of = (64, 128) if program == "forward" else (64, 128, 256)
     choices = [{min(power(widths[name], 16), w) for w in sizes_of} for name in free]
-    stages = (3,) if program == "forward" else (1,) if program == "mix" else (2, 3)
+    stages = {"forward": (3, 4), "mix": (1,)}.get(program, (1, 3, 4))
     for bn, warps, depth, *sizes in itertools.product(tokens, (4, 8), stages, *choices):
         tile = {**usual, "BN": bn, **dict(zip(free, sizes, strict=True))}
         width = max(tile.get("BB", 16), tile.get("BD", 16))
-        if 1024 <= bn * tall * width <= 16384:
+        if 1024 <= bn * tall * width <= 32768:
             yield {**tile, "num_warps": warps, "num_stages": depth}
 
 
