@@ -148,7 +148,7 @@ class PackStep:
             return
         training = [(("train", s), self._train_operations(s)) for s in largest_first(train)]
         evaluation = [(("dev", s), self._dev_operations(s)) for s in largest_first(dev)]
-        kinds = [*training[:1], *evaluation[:1]]  # other sizes have the same programs
+        kinds = [*training[:1], *evaluation[:1]]  # other sizes have much the same programs
         rehearse(self.device, *(partial(self._try, operations) for _, operations in kinds))
         for _, operations in (*training, *evaluation):
             self._try(operations)

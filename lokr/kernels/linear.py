@@ -281,7 +281,7 @@ def _low_rank(s: Dims, gy: Tensor, x: Tensor, u: Tensor, gx: Tensor, f: Factors)
 
     w2_a, w2_b = f.low
     out, into = tiles.backward_out(s, x.dtype), tiles.backward_in(s, x.dtype)
-    b_blocks, d_blocks = -(-s.b // out["BB"]), -(-s.d // into["BD"])
+    b_blocks, d_blocks = tiles.b_blocks(s, x.dtype), -(-s.d // into["BD"])
     p = min(tiles.programs(s, t, k, x.device) for t, k in ((out, b_blocks), (into, d_blocks)))
     kind = x.dtype if b_blocks == 1 else torch.float32
     gu = torch.empty(b_blocks, s.lanes * s.n, s.a * s.r, dtype=kind, device=x.device)
@@ -379,7 +379,7 @@ def _add_up(sums: Tensor, out: Tensor, head: int, blocks: int) -> None:
     rest = out.numel() - head
     tile = tiles.add_up(len(sums))
     grid = (-(-out.numel() // tile["BJ"]),)
-    launch(programs.add_up, grid, sums, out, len(sums), head, rest, BLOCKS=blocks, **tile)
+    launch(programs.add_up, grid, sums, out, len(sums), head, rest, blocks, **tile)
 
 
 def _sums(p: int, s: Dims, width: int, x: Tensor) -> Tensor:

@@ -533,22 +533,29 @@ def mix_backward(
     _store_w1(sums + row * a * c, _scaled(total, scale, lane, SCALED), a, c, WIDE, A, C)
 
 
-@triton.jit(do_not_specialize=["parts", "head", "rest"])
-def add_up(
-    sums, out, parts, head, rest, BLOCKS: tl.constexpr, BP: tl.constexpr, BJ: tl.constexpr
-):  # fmt: skip
-    """out (head + rest) = sums (parts, BLOCKS·head + rest) over the parts and, of the head, blocks.
+@triton.jit(do_not_specialize=["parts", "head", "rest", "blocks"])
+def add_up(sums, out, parts, head, rest, blocks, BP: tl.constexpr, BJ: tl.constexpr):
+    """out (head + rest) = sums (parts, blocks·head + rest) over the parts and, of the head, blocks.
 
     One program: BJ of the numbers, BP parts at a time.
     """
-    j = tl.program_id(0) * BJ + tl.arange(0, BJ)
-    total = tl.zeros((BJ,), tl.float32)
-    for block in tl.static_range(BLOCKS):
-        at = tl.where(j < head, block * head, (BLOCKS - 1) * head) + j
-        here = (j < head) if block > 0 else (j < head + rest)
-        for first in range(0, parts, BP):
-            part = first + tl.arange(0, BP)
-            row = part.to(tl.int64) * (BLOCKS * head + rest)
-            inside = (part < parts)[:, None] & here[None, :]
-            total += tl.sum(tl.load(sums + row[:, None] + at[None, :], mask=inside, other=0.0), 0)
+    start = tl.program_id(0) * BJ
+    j = start + tl.arange(0, BJ)
+    width = blocks * head + rest
+    at = tl.where(j < head, j, width - head - rest + j)
+    total = _over_parts(sums, at, j < head + rest, parts, width, BP, BJ)
+    if start < head:
+        for block in range(1, blocks):
+            total += _over_parts(sums, block * head + j, j < head, parts, width, BP, BJ)
     tl.store(out + j, total, mask=j < head + rest)
+
+
+@triton.jit
+def _over_parts(sums, at, ok, parts, width, BP: tl.constexpr, BJ: tl.constexpr):
+    """The sums of columns ``at`` of (parts, width), (BJ,)."""
+    total = tl.zeros((BJ,), tl.float32)
+    for first in range(0, parts, BP):
+        part = first + tl.arange(0, BP)
+        here = sums + part.to(tl.int64)[:, None] * width + at[None, :]
+        total += tl.sum(tl.load(here, mask=(part < parts)[:, None] & ok[None, :], other=0.0), 0)
+    return total

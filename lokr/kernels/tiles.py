@@ -22,6 +22,8 @@ IN_A_TILE = {"low": 128, "full": 64}
 """Largest b and d of a w2, low-rank or full, that a tile holds whole."""
 LOPSIDED = 128
 """Largest number of rows of the longer one of a and c where the shorter one needs 16."""
+SHARED = 227 * 1024
+"""Bytes of shared memory that a program can have on an H100."""
 TOKEN = 8192
 """Largest tile of one token for which both x and the output's gradient are loaded ahead."""
 
@@ -91,18 +93,19 @@ def forward(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.forward``."""
     narrow = s.d <= 32
     masked = 64 < s.d <= 128
-    long = s.d >= 512 and s.r > 0
+    q = power(s.r or s.b, 16)
+    long = 384 < s.d <= 512 and 0 < s.r <= 16 and min(s.a, s.c) >= 4 and max(s.a, s.c) <= 8
     rows = (256 if s.a > 32 else 128) if narrow else 64 if masked else 256 if long else 128
     return {
         "LOOP": not masked,
         "BN": _tokens(s, dtype, rows),
         "A": power(s.a),
         "C": power(s.c),
-        "Q": power(s.r or s.b, 16),
+        "Q": q,
         "BB": _at_most(64 if long else 128, s.b),
         "BD": 128 if masked or (long and dtype.itemsize == 2) else _at_most(64, s.d),
         "num_warps": 8 if narrow and s.a <= 32 else 4,
-        "num_stages": 3,
+        "num_stages": 3 if q < 256 and max(s.a, s.c) <= 64 else 2,  # shared memory
     }
 
 
@@ -124,28 +127,41 @@ def backward_low_rank(s: Dims, dtype: torch.dtype) -> Tile:
 @remembered
 def backward_out(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_out``."""
+    size, r = dtype.itemsize, power(s.r, 16)
+    bn = max(1, 64 // size // power(s.a))
+    wide = s.b % 256 == 0 and s.r <= 16 and s.a <= 64 and size == 2
+    bb = 256 if wide else _at_most(128, s.b)
     return {
-        "BN": max(1, 32 // power(s.a)) if dtype.itemsize == 2 else max(1, 16 // power(s.a)),
+        "BN": bn,
         "A": power(s.a),
-        "R": power(s.r, 16),
-        "BB": 256 if s.b % 256 == 0 and s.r <= 16 and dtype.itemsize == 2 else _at_most(128, s.b),
+        "R": r,
+        "BB": bb,
         "num_warps": 4,
-        "num_stages": 4,
+        "num_stages": _stages(4, bn * power(s.a) * (bb + r) * size, 32 * 1024),
     }
+
+
+def b_blocks(s: Dims, dtype: torch.dtype) -> int:
+    """Blocks of the b columns in ``programs.backward_out``, each with a gu of its own."""
+    return -(-s.b // backward_out(s, dtype)["BB"])
 
 
 @remembered
 def backward_in(s: Dims, dtype: torch.dtype) -> Tile:
     """Of ``programs.backward_in``."""
-    long = s.d > 128
+    long, size, r = s.d > 128, dtype.itemsize, power(s.r, 16)
+    bn, bd = _tokens(s, dtype, 32 if long else 64), _at_most(128, s.d)
+    parts = b_blocks(s, dtype)
+    ahead = power(s.a) * r * (size if parts == 1 else 4 * parts) + power(s.c) * bd * size
+    rest = (9 * r * bd // 4 + 2 * power(s.a) * power(s.c)) * size + 1024  # as compiled, or more
     return {
-        "BN": _tokens(s, dtype, 32 if long else 64),
+        "BN": bn,
         "A": power(s.a),
         "C": power(s.c),
-        "R": power(s.r, 16),
-        "BD": _at_most(128, s.d),
+        "R": r,
+        "BD": bd,
         "num_warps": 4,
-        "num_stages": 4 if long else 3,
+        "num_stages": _stages(4 if long else 3, bn * ahead, rest),
     }
 
 
@@ -178,8 +194,11 @@ def mix(s: Dims, dtype: torch.dtype) -> Tile:
 
 @remembered
 def mix_backward(s: Dims, dtype: torch.dtype) -> Tile:
-    """Of ``programs.mix_backward``."""
-    short = max(s.a, s.c) <= 8
+    """Of ``programs.mix_backward``.
+
+    One stage: gv may be overwritten, and must not be read ahead.
+    """
+    short = max(s.a, s.c) <= 8 and min(s.a, s.c) > 1
     return {
         "BN": max(_needed(s.a, s.c), min(4, _tokens(s, dtype, 32 if short else 64))),
         "A": power(s.a),
@@ -227,6 +246,11 @@ def slide_weight(s: int, columns: int, dtype: torch.dtype) -> Tile:
 
 TRANSPOSE: Tile = {"B": 64, "num_warps": 4, "num_stages": 1}
 """Of ``conv_programs.transpose``."""
+
+
+def _stages(most: int, ahead: int, rest: int) -> int:
+    """Stages that fit shared memory: each but one loads so many bytes ahead, beside the rest."""
+    return max(1, min(most, 1 + (SHARED - rest) // ahead))
 
 
 def _tokens(s: Dims, dtype: torch.dtype, rows: int) -> int:

@@ -15,7 +15,20 @@ from lokr.kernels.tiles import Dims
 from tests.hopper import compile_program
 
 HALF = ["x", "y", "u", "bias", "onto", "gy", "gx", "z", "v", "gv", "g", "source", "weight", "out"]
-COUNTS = ("n", "lanes", "size", "images", "height", "width", "out_height", "out_width")
+COUNTS = (
+    "n",
+    "lanes",
+    "size",
+    "parts",
+    "head",
+    "rest",
+    "blocks",
+    "images",
+    "height",
+    "width",
+    "out_height",
+    "out_width",
+)
 STEPS = ("step_1", "step_2", "step_a", "step_b")
 # What the tables of tiles.py depend on: few and many factors, small and large r, full w2.
 SIZES = (
@@ -27,6 +40,11 @@ SIZES = (
     Dims(1, 64, 1, 304, 1, 304, 0),
     Dims(1, 64, 64, 304, 64, 304, 0),
     Dims(1, 64, 8, 512, 8, 512, 16),
+    Dims(1, 64, 128, 256, 64, 64, 8),
+    Dims(1, 64, 72, 256, 72, 256, 16),
+    Dims(1, 64, 8, 2368, 8, 448, 64),
+    Dims(1, 64, 8, 1024, 8, 1024, 128),
+    Dims(1, 64, 8, 1024, 8, 1024, 256),
     Dims(1, 64, 1, 112, 8, 112, 32),
     Dims(1, 64, 8, 64, 1, 64, 0),
 )
@@ -53,7 +71,7 @@ def _type(name: str, given: dict[str, Any], s: Dims | None, tile: dict[str, int]
         return "i32"
     if name == "gu":
         assert s is not None
-        return "*bf16" if s.b <= tile.get("BB", s.b) else "*fp32"
+        return "*bf16" if tiles.b_blocks(s, torch.bfloat16) == 1 else "*fp32"
     return "*bf16" if name in HALF else "*fp32"
 
 
@@ -68,13 +86,16 @@ def all_programs(s: Dims) -> dict[str, int]:
     elif s.r:
         place = {"SUMS": 1, "AT": 0}
         wanted = [("forward", into), ("backward_out", place)]
-        wanted.append(("backward_in", {**place, **grads, "BLOCKS": -(-s.b // 128)}))
+        wanted.append(("backward_in", {**place, **grads, "BLOCKS": tiles.b_blocks(s, half)}))
     else:
         wanted = [("mix", added), ("mix_backward", grads)]
-    return {
+    taken = {
         name: shared_memory(getattr(programs, name), s, getattr(tiles, name)(s, half), **constants)
         for name, constants in wanted
     }
+    if not tiles.in_a_tile(s):
+        taken["add_up"] = shared_memory(programs.add_up, s, tiles.add_up(264))
+    return taken
 
 
 def slide_programs(c: int, s: int, q: int) -> dict[str, int]:
