@@ -542,7 +542,7 @@ def add_up(sums, out, parts, head, rest, blocks, BP: tl.constexpr, BJ: tl.conste
     start = tl.program_id(0) * BJ
     j = start + tl.arange(0, BJ)
     width = blocks * head + rest
-    at = tl.where(j < head, j, width - head - rest + j)
+    at = tl.where(j < head, j, (blocks - 1) * head + j)
     total = _over_parts(sums, at, j < head + rest, parts, width, BP, BJ)
     if start < head:
         for block in range(1, blocks):

@@ -15,20 +15,8 @@ from lokr.kernels.tiles import Dims
 from tests.hopper import compile_program
 
 HALF = ["x", "y", "u", "bias", "onto", "gy", "gx", "z", "v", "gv", "g", "source", "weight", "out"]
-COUNTS = (
-    "n",
-    "lanes",
-    "size",
-    "parts",
-    "head",
-    "rest",
-    "blocks",
-    "images",
-    "height",
-    "width",
-    "out_height",
-    "out_width",
-)
+COUNTS = ("n", "lanes", "size", "images", "height", "width", "out_height", "out_width")
+PIECES = ("parts", "head", "rest", "blocks")
 STEPS = ("step_1", "step_2", "step_a", "step_b")
 # What the tables of tiles.py depend on: few and many factors, small and large r, full w2.
 SIZES = (
@@ -63,7 +51,7 @@ def _shared_memory(program: Any, given: dict[str, Any], s: Dims | None, tile: ti
 
 
 def _type(name: str, given: dict[str, Any], s: Dims | None, tile: dict[str, int]) -> str:
-    if name in COUNTS + STEPS:
+    if name in COUNTS + PIECES + STEPS:
         return "i32"
     if name in given:
         return "constexpr"

@@ -108,7 +108,7 @@ SHAPES = {
     "full-65": (2, 2, 6, 65, 3, 64, 0),
     "full-even": (1, 19, 16, 24, 16, 24, 0),
     "full-blocks": (1, 2, 4, 100, 4, 80, 0),
-    "long": (1, 5, 2, 256, 2, 512, 3),
+    "long": (1, 5, 4, 256, 4, 512, 3),  # wider tiles both ways, see tiles.forward
     "full-12": (2, 3, 12, 70, 9, 80, 0),
 }
 
